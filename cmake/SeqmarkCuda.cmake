@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+# Finds the CUDA compiler and libraries, or leaves CUDA out.
+set(SEQMARK_HAVE_CUDA FALSE)
+if(SEQMARK_CUDA STREQUAL "off")
+  return()
+endif()
+find_program(nvcc_program nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin PATHS /usr/local/cuda/bin)
+if(NOT nvcc_program)
+  if(SEQMARK_CUDA STREQUAL "on")
+    message(FATAL_ERROR "SEQMARK_CUDA=on but there is no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda/bin")
+  endif()
+  message(STATUS "No nvcc: building the CPU providers only")
+  return()
+endif()
+set(CMAKE_CUDA_COMPILER ${nvcc_program})
+set(CMAKE_CUDA_ARCHITECTURES ${SEQMARK_CUDA_ARCHITECTURES})
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_EXTENSIONS OFF)
+find_package(CUDAToolkit 12.6 REQUIRED)
+
+# cudnn-frontend is header-only: tools/install puts it into the environment's
+# .venv; SEQMARK_CUDNN_FRONTEND_DIR overrides.
+find_path(SEQMARK_CUDNN_FRONTEND_DIR cudnn_frontend.h
+  PATHS ${CMAKE_SOURCE_DIR}/.deps/include REQUIRED
+  DOC "Folder of cudnn_frontend.h (pip package nvidia-cudnn-frontend)")
+find_path(SEQMARK_CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+find_library(SEQMARK_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
+
+add_library(seqmark_cuda INTERFACE)
+target_link_libraries(seqmark_cuda INTERFACE CUDA::cudart)
+target_compile_definitions(seqmark_cuda INTERFACE SEQMARK_HAVE_CUDA=1)
+target_compile_options(seqmark_cuda INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo;--use_fast_math;-Xcudafe=--diag_suppress=20012>)
+add_library(seqmark_cublaslt INTERFACE)
+target_link_libraries(seqmark_cublaslt INTERFACE seqmark_cuda CUDA::cublasLt)
+add_library(seqmark_cudnn INTERFACE)
+target_include_directories(seqmark_cudnn SYSTEM INTERFACE ${SEQMARK_CUDNN_FRONTEND_DIR} ${SEQMARK_CUDNN_INCLUDE})
+target_compile_definitions(seqmark_cudnn INTERFACE CUDNN_FRONTEND_SKIP_JSON_LIB)
+target_link_libraries(seqmark_cudnn INTERFACE seqmark_cuda ${SEQMARK_CUDNN_LIBRARY})
+set(SEQMARK_HAVE_CUDA TRUE)
+message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${SEQMARK_CUDA_ARCHITECTURES}")

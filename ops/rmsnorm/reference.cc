@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "fixtures/reference.h"
+
+#include <vector>
+
+#include "ops/rmsnorm/rmsnorm.h"
+
+namespace seqmark {
+namespace {
+
+template <class Real>
+void Define(const RmsNorm::Problem& p, const RmsNorm::Args& a) {
+  const In<Real> x(a.x), residual(a.residual), gate(a.gate), weight(a.weight);
+  const Out<Real> y(a.y), residual_out(a.residual_out);
+  std::vector<Real> u(p.width);
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t l = 0; l < p.seqlen; ++l) {
+      Real sum = 0;
+      for (int64_t i = 0; i < p.width; ++i) {
+        u[i] = x(b, l, i);
+        if (p.residual) {
+          u[i] += residual(b, l, i);
+          residual_out.Set(u[i], b, l, i);
+        }
+        if (p.gate == NormGate::kBefore) u[i] *= RefSilu(gate(b, l, i));
+        sum += u[i] * u[i];
+      }
+      const Real scale =
+          Real(1.0) / Ref_sqrt(sum * Real(1.0 / p.width) + Real(p.epsilon));
+      for (int64_t i = 0; i < p.width; ++i) {
+        Real value = u[i] * scale * weight(i);
+        if (p.gate == NormGate::kAfter) value *= RefSilu(gate(b, l, i));
+        y.Set(value, b, l, i);
+      }
+    }
+}
+
+}  // namespace
+
+SEQMARK_REFERENCE(RmsNorm)
+
+}  // namespace seqmark

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/rmsnorm/rmsnorm.h"
+
+#include "absl/strings/str_cat.h"
+#include "fixtures/op_fixture.h"
+#include "ops/shapes.h"
+
+namespace seqmark {
+
+Cost RmsNorm::GetCost(const Problem& p) {
+  const double rows = static_cast<double>(p.rows());
+  const double elements = rows * p.width;
+  Cost cost;
+  // square and sum; scale by 1/rms and weight
+  cost.vector_flops = elements * 4 + rows * 2;
+  cost.special_ops = rows * 2;  // sqrt and reciprocal
+  if (p.residual) cost.vector_flops += elements;
+  if (p.gate != NormGate::kNone) {
+    cost.vector_flops += elements * 2;  // 1 + e^-g; times silu
+    cost.special_ops += elements * 2;   // e^-g; the division
+  }
+  return cost;
+}
+
+Tolerance RmsNorm::GetTolerance(const Problem& p) {
+  // The output is rounded once to dtype; the sum of squares carries an f32
+  // error of sqrt(width) roundings, halved by the square root; SiLU and rsqrt
+  // add a few f32 roundings. A gate or residual that is first rounded to dtype
+  // by the definition of residual_out is read unrounded, as here.
+  const double f32 = Epsilon(DType::kF32);
+  const double arithmetic = (std::sqrt(p.width) / 2 + 16) * f32;
+  return {.max_error = 0.5 * Epsilon(p.dtype) * 1.01 + 4 * arithmetic,
+          .l2_error = 0.5 * Epsilon(p.dtype) + arithmetic};
+}
+
+std::vector<RmsNorm::Problem> RmsNorm::Sweep() {
+  std::vector<Problem> problems;
+  const auto add = [&](absl::string_view model, int64_t width, bool residual,
+                       NormGate gate, absl::string_view role) {
+    for (const Extent& extent : kLongExtents) {
+      Problem p;
+      p.shape = absl::StrCat(model, role);
+      p.batch = extent.batch;
+      p.seqlen = extent.seqlen;
+      p.width = width;
+      p.residual = residual;
+      p.gate = gate;
+      problems.push_back(p);
+    }
+  };
+  const auto add_layer = [&](absl::string_view model, int64_t hidden) {
+    add(model, hidden, false, NormGate::kNone, "");
+    add(model, hidden, true, NormGate::kNone, ".add");
+  };
+  for (const auto& layer : kAttentionLayers)
+    add_layer(layer.model, layer.hidden);
+  for (const auto& layer : kMambaLayers) add_layer(layer.model, layer.hidden);
+  for (const auto& layer : kMamba2Layers) {
+    add_layer(layer.model, layer.hidden);
+    add(layer.model, layer.d_inner(), false, NormGate::kBefore, ".gated");
+  }
+  return problems;
+}
+
+std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
+  std::vector<Problem> problems;
+  for (const auto& [batch, seqlen, width] : {std::tuple{1, 1, 1},
+                                             {1, 1, 896},
+                                             {2, 3, 7},
+                                             {1, 5, 1001},
+                                             {3, 1, 2048},
+                                             {1, 2, 12289},
+                                             {1, 64, 4096}}) {
+    for (bool residual : {false, true})
+      for (NormGate gate :
+           {NormGate::kNone, NormGate::kBefore, NormGate::kAfter}) {
+        Problem p;
+        p.shape = absl::StrCat("custom.width", width, residual ? "-add" : "",
+                               gate == NormGate::kBefore  ? "-gate-before"
+                               : gate == NormGate::kAfter ? "-gate-after"
+                                                          : "");
+        p.batch = batch;
+        p.seqlen = seqlen;
+        p.width = width;
+        p.residual = residual;
+        p.gate = gate;
+        problems.push_back(p);
+      }
+  }
+  return problems;
+}
+
+namespace {
+const bool registered = AddOperator<RmsNorm>();
+}  // namespace
+
+}  // namespace seqmark

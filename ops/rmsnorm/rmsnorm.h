@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// RMSNorm over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, eq.
+// 4), in the forms that sequence models use:
+//
+//   u = x                      or  u = x + residual   (u is written back)
+//   u = u * silu(gate)         gate before the norm (Mamba-2's default)
+//   y = u / sqrt(mean(u^2) + epsilon) * weight
+//   y = y * silu(gate)         gate after the norm
+//
+// Arithmetic is f32 whatever the tensors' type. Bytes: x, y and what else is
+// there once each, so it is bound by memory at every width.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "fixtures/op.h"
+
+namespace seqmark {
+
+enum class NormGate : uint8_t { kNone, kBefore, kAfter };
+
+struct RmsNorm {
+  static constexpr absl::string_view kName = "rmsnorm";
+
+  struct Problem : ProblemAxes {
+    int64_t width = 0;
+    bool residual = false;
+    NormGate gate = NormGate::kNone;
+    float epsilon = 1e-5f;
+
+    int64_t rows() const { return batch * seqlen; }
+  };
+
+  struct Args {
+    Tensor x;             // (batch, seqlen, width)
+    Tensor residual;      // (batch, seqlen, width), optional
+    Tensor gate;          // (batch, seqlen, width), optional
+    Tensor weight;        // (width)
+    Tensor y;             // (batch, seqlen, width)
+    Tensor residual_out;  // (batch, seqlen, width): x + residual, optional
+  };
+
+  template <class V>
+  static void Visit(const Problem& p, Args& a, V&& visit) {
+    const Dims rows = {p.batch, p.seqlen, p.width};
+    using enum Role;
+    visit(TensorSpec{"x", kActivation, p.dtype, rows}, a.x);
+    if (p.residual)
+      visit(TensorSpec{"residual", kActivation, p.dtype, rows}, a.residual);
+    if (p.gate != NormGate::kNone)
+      visit(TensorSpec{"gate", kActivation, p.dtype, rows}, a.gate);
+    visit(TensorSpec{"weight", kScale, p.dtype, {p.width}}, a.weight);
+    visit(TensorSpec{"y", kOutput, p.dtype, rows}, a.y);
+    if (p.residual)
+      visit(TensorSpec{"residual_out", kOutput, p.dtype, rows}, a.residual_out);
+  }
+
+  static Cost GetCost(const Problem& p);
+  static Tolerance GetTolerance(const Problem& p);
+  static std::vector<Problem> Sweep();
+  static std::vector<Problem> TestProblems();
+  static void Reference(const Problem& p, const Args& a);
+  static void CountedReference(const Problem& p, const Args& a);
+};
+
+}  // namespace seqmark
