@@ -1,1 +1,39 @@
-int main() {}
+// SPDX-License-Identifier: Apache-2.0
+//
+// seqmark_bench: chooses rows, then lists them, or runs them as a supervisor
+// of worker processes; a worker is this same program.
+#include <cstdio>
+
+#include "bench/options.h"
+#include "bench/selection.h"
+#include "bench/supervisor.h"
+#include "bench/worker.h"
+
+namespace seqmark {
+namespace {
+
+int Fail(const absl::Status& status) {
+  std::fprintf(stderr, "seqmark_bench: %s\n",
+               std::string(status.message()).c_str());
+  return 1;
+}
+
+int Main(int argc, char** argv) {
+  const absl::StatusOr<Options> options = ParseOptions(argc, argv);
+  if (!options.ok()) return Fail(options.status());
+  if (options->worker_fd >= 0) return WorkerMain(*options);
+  auto rows = SelectRows(*options);
+  if (!rows.ok()) return Fail(rows.status());
+  if (options->benchmark.list_tests) {
+    for (const auto& row : *rows)
+      std::printf("%s/iterations:1/manual_time\n",
+                  row->name().ToString().c_str());
+    return 0;
+  }
+  return Supervise(*options, *std::move(rows));
+}
+
+}  // namespace
+}  // namespace seqmark
+
+int main(int argc, char** argv) { return seqmark::Main(argc, argv); }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/counters.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+
+namespace seqmark {
+namespace {
+
+constexpr double kMostSol = 1.02;
+
+}  // namespace
+
+absl::StatusOr<std::map<std::string, double>> MakeCounters(
+    const Row& row, const Measurement& m, const Ceilings& ceilings) {
+  const double seconds = m.samples.median;
+  if (!(seconds > 0) || !std::isfinite(seconds))
+    return absl::InternalError(absl::StrCat(
+        "the median of ", m.samples.samples, " samples is ", seconds,
+        " s: the launch did no work or the clock is bad"));
+  std::map<std::string, double> counters;
+  const auto set = [&](const char* name, double value) {
+    if (std::isfinite(value)) counters[name] = value;
+  };
+  const auto set_if = [&](const char* name, double value) {
+    if (value > 0) set(name, value);
+  };
+  const Cost cost = row.cost();
+  const double bytes =
+      static_cast<double>(row.bytes_read() + row.bytes_written());
+  set("samples", static_cast<double>(m.samples.samples));
+  set("noise", m.samples.noise);
+  set("time_p10", m.samples.p10);
+  set("time_p90", m.samples.p90);
+  set_if("samples_dropped", static_cast<double>(m.samples.dropped));
+  set("bytes_moved", bytes);
+  set("bytes_per_second", bytes / seconds);
+  set("flops", cost.flops());
+  set("flops_per_second", cost.flops() / seconds);
+  set("tokens_per_second", static_cast<double>(row.name().batch) *
+                               static_cast<double>(row.name().seqlen) /
+                               seconds);
+  set("peak_memory", static_cast<double>(m.memory.peak));
+  set_if("memory_workspace", static_cast<double>(m.memory.workspace));
+  set("plan_seconds", m.plan_seconds);
+  set_if("graph_time", m.graph_seconds);
+  set_if("host_time", m.samples.host_seconds);
+  set_if("clock", m.samples.clock_hz);
+
+  const LeastTime least = LeastSeconds(cost, row.name().dtype, row.bytes_read(),
+                                       row.bytes_written(), m.cache, ceilings);
+  const double sol = least.seconds / seconds;
+  if (sol > kMostSol)
+    return absl::InternalError(absl::StrCat(
+        "sol is ", sol, ": ", seconds, " s measured, ", least.seconds,
+        " s the least by ", least.limit,
+        "; the declared cost, the clock, the ceilings (--recalibrate) or the ",
+        "kernel is wrong"));
+  set_if("sol", sol);
+  return counters;
+}
+
+}  // namespace seqmark

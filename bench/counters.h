@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The one place where counters are named and derived.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "fixtures/device.h"
+#include "fixtures/roofline.h"
+#include "fixtures/row.h"
+#include "fixtures/sampler.h"
+
+namespace seqmark {
+
+// Everything measured about a row.
+struct Measurement {
+  SampleSummary samples;
+  MemoryUse memory;
+  double plan_seconds = 0;
+  double graph_seconds = 0;  // 0: not measured
+  CacheState cache = CacheState::kHot;
+};
+
+// Counters by name, as DESIGN freezes them; a quantity that cannot be had is
+// absent. An error when `sol` is above 1.02: the cost, the clock or the kernel
+// is wrong then.
+absl::StatusOr<std::map<std::string, double>> MakeCounters(
+    const Row& row, const Measurement& measurement, const Ceilings& ceilings);
+
+}  // namespace seqmark

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/options.h"
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+
+ABSL_FLAG(
+    std::string, preset, "",
+    "Which rows: smoke (seconds), default (a chosen few, minutes) or full "
+    "(everything). With a --benchmark_filter or a sweep flag: full.");
+ABSL_FLAG(std::string, devices, "",
+          "Comma list of cpu, cuda; empty: what is there.");
+ABSL_FLAG(std::string, dtypes, "", "Comma list of bf16, f16, f32.");
+ABSL_FLAG(std::string, models, "", "Comma list of models whose layers to run.");
+ABSL_FLAG(std::string, providers, "", "Comma list of providers.");
+ABSL_FLAG(std::string, batches, "",
+          "Batch sizes in place of the sweep's: 1,8 or 1..64*2.");
+ABSL_FLAG(std::string, seqlens, "",
+          "Lengths in place of the sweep's: 1024,4096 or 1024..131072*2.");
+ABSL_FLAG(std::string, cache, "auto",
+          "State of the caches before a call: hot, cold, or auto (cuda cold, "
+          "cpu hot).");
+ABSL_FLAG(
+    double, noise, 0.005,
+    "Stop when the 95 % interval of the median has this relative half-width.");
+ABSL_FLAG(double, max_time, 5, "Most seconds to sample one row.");
+ABSL_FLAG(double, row_timeout, 600,
+          "Seconds after which a row without a result is given up.");
+ABSL_FLAG(
+    std::string, memory_limit, "",
+    "Rows that need more device memory are skipped: 24GiB, 512MiB, bytes.");
+ABSL_FLAG(int, threads, 0, "Threads of CPU rows; 0: all the process may use.");
+ABSL_FLAG(uint64_t, seed, 1, "Seed of the inputs.");
+ABSL_FLAG(
+    bool, recalibrate, false,
+    "Measure this machine's ceilings again instead of reading the cache.");
+ABSL_FLAG(
+    bool, isolate, true,
+    "Run rows in worker processes, so that one that dies loses only itself.");
+ABSL_FLAG(int, worker_fd, -1, "Internal: the pipe of a worker process.");
+
+namespace seqmark {
+namespace {
+
+absl::Status Wrong(absl::string_view flag, absl::string_view value,
+                   absl::string_view right) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, "=", value, ": expected ", right));
+}
+
+std::vector<std::string> SplitList(absl::string_view text) {
+  return absl::StrSplit(text, ',', absl::SkipWhitespace());
+}
+
+// "0.5", "0.5s" or "20x".
+absl::Status ParseMinTime(absl::string_view text, BenchmarkFlags& flags) {
+  absl::string_view number = text;
+  if (absl::ConsumeSuffix(&number, "x")) {
+    if (absl::SimpleAtoi(number, &flags.samples) && flags.samples > 0)
+      return absl::OkStatus();
+  } else {
+    absl::ConsumeSuffix(&number, "s");
+    if (absl::SimpleAtod(number, &flags.min_time) &&
+        std::isfinite(flags.min_time) && flags.min_time >= 0)
+      return absl::OkStatus();
+  }
+  return Wrong("benchmark_min_time", text,
+               "seconds (0.5 or 0.5s) or a number of samples (20x)");
+}
+
+bool ParseBool(absl::string_view text) {
+  return text != "false" && text != "0" && text != "no" && text != "off";
+}
+
+// Takes what the suite carries out itself out of `arguments`.
+absl::StatusOr<BenchmarkFlags> TakeBenchmarkFlags(
+    std::vector<std::string>& arguments) {
+  BenchmarkFlags flags;
+  std::vector<std::string> rest;
+  absl::Status status;
+  for (const std::string& argument : arguments) {
+    absl::string_view text = argument;
+    if (absl::ConsumePrefix(&text, "--benchmark_out=")) {
+      flags.out = std::string(text);
+    } else if (absl::ConsumePrefix(&text, "--benchmark_out_format=")) {
+      flags.out_format = std::string(text);
+      if (text != "json" && text != "csv" && text != "console")
+        status = Wrong("benchmark_out_format", text, "json, csv or console");
+    } else if (absl::ConsumePrefix(&text, "--benchmark_format=")) {
+      flags.format = std::string(text);
+      rest.push_back(argument);
+      if (text != "json" && text != "csv" && text != "console")
+        status = Wrong("benchmark_format", text, "console, json or csv");
+    } else if (absl::ConsumePrefix(&text, "--benchmark_filter=")) {
+      flags.filter = std::string(text);
+    } else if (absl::ConsumePrefix(&text, "--benchmark_list_tests")) {
+      flags.list_tests = !absl::ConsumePrefix(&text, "=") || ParseBool(text);
+    } else if (absl::ConsumePrefix(&text, "--benchmark_min_time=")) {
+      status.Update(ParseMinTime(text, flags));
+    } else if (absl::ConsumePrefix(&text, "--benchmark_min_warmup_time=")) {
+      if (!absl::SimpleAtod(text, &flags.min_warmup_time))
+        status = Wrong("benchmark_min_warmup_time", text, "seconds");
+    } else {
+      rest.push_back(argument);
+    }
+  }
+  if (!status.ok()) return status;
+  arguments = std::move(rest);
+  return flags;
+}
+
+absl::Status ReadPreset(Options& options) {
+  const std::string text = absl::GetFlag(FLAGS_preset);
+  const bool chosen =
+      !options.benchmark.filter.empty() || !options.models.empty() ||
+      !options.providers.empty() || !options.sweep.batches.empty() ||
+      !options.sweep.seqlens.empty() || !options.sweep.dtypes.empty();
+  if (text == "smoke")
+    options.preset = Preset::kSmoke;
+  else if (text == "default")
+    options.preset = Preset::kDefault;
+  else if (text == "full" || (text.empty() && chosen))
+    options.preset = Preset::kFull;
+  else if (!text.empty())
+    return Wrong("preset", text, "smoke, default or full");
+  return absl::OkStatus();
+}
+
+absl::Status ReadSweep(Options& options) {
+  for (const std::string& name : SplitList(absl::GetFlag(FLAGS_dtypes))) {
+    const auto dtype = ParseDType(name);
+    if (!dtype) return Wrong("dtypes", name, "a comma list of bf16, f16, f32");
+    options.sweep.dtypes.push_back(*dtype);
+  }
+  for (const std::string& name : SplitList(absl::GetFlag(FLAGS_devices))) {
+    if (name != "cpu" && name != "cuda")
+      return Wrong("devices", name, "a comma list of cpu, cuda");
+    options.devices.push_back(name == "cpu" ? DeviceKind::kCpu
+                                            : DeviceKind::kCuda);
+  }
+  options.models = SplitList(absl::GetFlag(FLAGS_models));
+  options.providers = SplitList(absl::GetFlag(FLAGS_providers));
+  auto batches = ParseIntegerList("batches", absl::GetFlag(FLAGS_batches));
+  if (!batches.ok()) return batches.status();
+  options.sweep.batches = *std::move(batches);
+  auto seqlens = ParseIntegerList("seqlens", absl::GetFlag(FLAGS_seqlens));
+  if (!seqlens.ok()) return seqlens.status();
+  options.sweep.seqlens = *std::move(seqlens);
+  return absl::OkStatus();
+}
+
+absl::Status ReadSampling(Options& options) {
+  const std::string cache = absl::GetFlag(FLAGS_cache);
+  if (cache == "hot")
+    options.cache = CacheChoice::kHot;
+  else if (cache == "cold")
+    options.cache = CacheChoice::kCold;
+  else if (cache != "auto")
+    return Wrong("cache", cache, "auto, hot or cold");
+  const auto positive = [](const absl::Flag<double>& flag,
+                           absl::string_view name, double& value) {
+    value = absl::GetFlag(flag);
+    return std::isfinite(value) && value > 0
+               ? absl::OkStatus()
+               : Wrong(name, absl::StrCat(value), "a positive number");
+  };
+  absl::Status status = positive(FLAGS_noise, "noise", options.noise);
+  status.Update(positive(FLAGS_max_time, "max_time", options.max_time));
+  status.Update(
+      positive(FLAGS_row_timeout, "row_timeout", options.row_timeout));
+  auto limit = ParseBytes("memory_limit", absl::GetFlag(FLAGS_memory_limit));
+  if (!limit.ok()) return limit.status();
+  options.memory_limit = *limit;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  if (options.threads < 0)
+    return Wrong("threads", absl::StrCat(options.threads), "0 or more");
+  options.seed = absl::GetFlag(FLAGS_seed);
+  options.recalibrate = absl::GetFlag(FLAGS_recalibrate);
+  options.isolate = absl::GetFlag(FLAGS_isolate);
+  options.worker_fd = absl::GetFlag(FLAGS_worker_fd);
+  return status;
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<int64_t>> ParseIntegerList(absl::string_view flag,
+                                                      absl::string_view text) {
+  constexpr absl::string_view kForm =
+      "positive integers such as 1024,4096 or a range 1024..131072*2";
+  std::vector<int64_t> values;
+  for (const std::string& part : SplitList(text)) {
+    const std::vector<absl::string_view> ends =
+        absl::StrSplit(part, absl::MaxSplits("..", 1));
+    int64_t from = 0;
+    if (!absl::SimpleAtoi(ends[0], &from) || from < 1)
+      return Wrong(flag, part, kForm);
+    if (ends.size() == 1) {
+      values.push_back(from);
+      continue;
+    }
+    const std::vector<absl::string_view> step =
+        absl::StrSplit(ends[1], absl::MaxSplits('*', 1));
+    int64_t to = 0, factor = 2;
+    if (!absl::SimpleAtoi(step[0], &to) || to < from ||
+        (step.size() == 2 &&
+         (!absl::SimpleAtoi(step[1], &factor) || factor < 2)))
+      return Wrong(flag, part, kForm);
+    for (int64_t v = from; v <= to; v *= factor) {
+      values.push_back(v);
+      if (v > to / factor) break;
+    }
+  }
+  return values;
+}
+
+absl::StatusOr<size_t> ParseBytes(absl::string_view flag,
+                                  absl::string_view text) {
+  if (text.empty()) return 0;
+  constexpr std::pair<const char*, double> kUnits[] = {
+      {"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40},
+      {"KB", 1e3},     {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},
+      {"B", 1},        {"", 1}};
+  for (const auto& [unit, scale] : kUnits) {
+    absl::string_view number = text;
+    if (!absl::ConsumeSuffix(&number, unit)) continue;
+    double value = 0;
+    if (!absl::SimpleAtod(absl::StripAsciiWhitespace(number), &value) ||
+        !(value > 0) || value * scale > 0x1p60)
+      break;
+    return static_cast<size_t>(value * scale);
+  }
+  return Wrong(flag, text, "a size such as 24GiB, 512MiB or 1000000");
+}
+
+absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
+  Options options;
+  options.command_line =
+      absl::StrJoin(std::vector<std::string>(argv, argv + argc), " ");
+  // Google Benchmark keeps a pointer to argv[0] for ever.
+  auto& arguments = *new std::vector<std::string>(argv, argv + argc);
+  options.worker_argv = arguments;
+  auto flags = TakeBenchmarkFlags(arguments);
+  if (!flags.ok()) return flags.status();
+  options.benchmark = *std::move(flags);
+
+  absl::SetProgramUsageMessage(
+      "times sequence-model operators as Google Benchmark rows.\n"
+      "All --benchmark_* flags of Google Benchmark work as usual; the suite's "
+      "own flags:");
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  int count = static_cast<int>(pointers.size());
+  benchmark::Initialize(&count, pointers.data());
+  pointers.resize(count);
+  const std::vector<char*> left = absl::ParseCommandLine(
+      static_cast<int>(pointers.size()), pointers.data());
+  if (left.size() > 1)
+    return absl::InvalidArgumentError(absl::StrCat(
+        "'", left[1], "' is not a flag; flags have the form --name=value"));
+  absl::Status status = ReadSweep(options);
+  status.Update(ReadSampling(options));
+  status.Update(ReadPreset(options));
+  if (!status.ok()) return status;
+  return options;
+}
+
+}  // namespace seqmark

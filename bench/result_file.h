@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The result document as it grows, and its file. The file is whole at any
+// moment: it is written beside itself and renamed.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "bench/options.h"
+#include "nlohmann/json.hpp"
+
+namespace seqmark {
+
+using Json = nlohmann::ordered_json;
+
+class ResultFile {
+ public:
+  explicit ResultFile(const BenchmarkFlags& flags) : flags_(flags) {}
+
+  // Proves, before any work, that the file can be written.
+  absl::Status CheckWritable() const;
+
+  void SetContext(const Json& context);
+  void AddRows(const Json& rows);
+  // What another format's reporter printed, kept as it is.
+  void AddText(const std::string& text) { text_ += text; }
+  // A row that never reported: killed, aborted, timed out.
+  void AddLostRow(const std::string& name, const std::string& why);
+
+  // {"context": ..., "benchmarks": [...]}, as Google Benchmark writes it.
+  std::string ToText() const;
+  absl::Status Write() const;
+
+ private:
+  BenchmarkFlags flags_;
+  Json context_ = Json::object();
+  Json rows_ = Json::array();
+  std::string text_;
+};
+
+}  // namespace seqmark

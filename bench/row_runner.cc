@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/row_runner.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "bench/counters.h"
+#include "fixtures/sampler.h"
+
+namespace seqmark {
+namespace {
+
+// Below this a call is worth timing as a graph too.
+constexpr double kGraphSeconds = 100e-6;
+
+}  // namespace
+
+bool IsSkip(const absl::Status& status) {
+  return absl::IsUnimplemented(status) || absl::IsResourceExhausted(status) ||
+         absl::IsUnavailable(status);
+}
+
+CacheState RowRunner::CacheFor(DeviceKind kind) const {
+  switch (options_.cache) {
+    case CacheChoice::kHot:
+      return CacheState::kHot;
+    case CacheChoice::kCold:
+      return CacheState::kCold;
+    case CacheChoice::kAuto:
+      break;
+  }
+  return kind == DeviceKind::kCuda ? CacheState::kCold : CacheState::kHot;
+}
+
+absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
+  auto it = machines_.find(kind);
+  if (it == machines_.end()) {
+    const auto make = [&]() -> absl::StatusOr<Machine> {
+      auto device = kind == DeviceKind::kCpu
+                        ? MakeCpuDevice({.threads = options_.threads})
+                        : MakeCudaDevice();
+      if (!device.ok()) return device.status();
+      auto ceilings = LoadOrMeasureCeilings(**device, options_.recalibrate);
+      if (!ceilings.ok()) return ceilings.status();
+      (*device)->SetMemoryLimit(options_.memory_limit);
+      return Machine{*std::move(device), *std::move(ceilings)};
+    };
+    it = machines_.emplace(kind, make()).first;
+  }
+  if (!it->second.ok()) return it->second.status();
+  return &*it->second;
+}
+
+absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
+  const auto machine = Get(row.name().device);
+  if (!machine.ok()) return machine.status();
+  Device& device = *(*machine)->device;
+  device.ResetPeak();
+  auto instance = row.Instantiate(device, {.seed = options_.seed});
+  if (!instance.ok()) return instance.status();
+
+  Measurement m;
+  m.cache = CacheFor(row.name().device);
+  m.plan_seconds = (*instance)->plan_seconds();
+  const std::unique_ptr<SampleSource> source =
+      device.MakeSampleSource((*instance)->launch(), m.cache);
+  SamplerOptions sampling;
+  sampling.noise = options_.noise;
+  sampling.min_time = options_.benchmark.min_time;
+  sampling.max_time = std::max(options_.max_time, sampling.min_time);
+  sampling.min_warmup_time =
+      std::max(sampling.min_warmup_time, options_.benchmark.min_warmup_time);
+  if (options_.benchmark.samples > 0)
+    sampling.min_samples = sampling.max_samples = options_.benchmark.samples;
+  auto samples = Sample(*source, sampling);
+  if (!samples.ok()) return samples.status();
+  m.samples = *samples;
+  m.memory = device.memory();
+  if (m.samples.median < kGraphSeconds)
+    if (const auto seconds = source->GraphSeconds(); seconds.ok())
+      m.graph_seconds = *seconds;
+
+  auto counters = MakeCounters(row, m, (*machine)->ceilings);
+  if (!counters.ok()) return counters.status();
+  return RowResult{m.samples.median, *std::move(counters)};
+}
+
+std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
+    const std::vector<DeviceKind>& kinds) {
+  std::vector<std::pair<std::string, std::string>> facts;
+  for (const DeviceKind kind : kinds) {
+    const std::string device(Name(kind));
+    const auto machine = Get(kind);
+    if (!machine.ok()) {
+      facts.emplace_back(absl::StrCat(device, "_unavailable"),
+                         machine.status().message());
+      continue;
+    }
+    for (auto& fact : (*machine)->device->facts())
+      facts.push_back(std::move(fact));
+    facts.emplace_back(absl::StrCat(device, "_ceilings"),
+                       ToJson((*machine)->ceilings).dump());
+    facts.emplace_back(absl::StrCat(device, "_cache"),
+                       CacheFor(kind) == CacheState::kCold ? "cold" : "hot");
+  }
+  return facts;
+}
+
+}  // namespace seqmark

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs one row: tensors, plan, samples, counters. Knows devices and rows and
+// nothing of Google Benchmark or processes.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "bench/options.h"
+#include "fixtures/device.h"
+#include "fixtures/roofline.h"
+#include "fixtures/row.h"
+
+namespace seqmark {
+
+struct RowResult {
+  double seconds = 0;                      // median of one call
+  std::map<std::string, double> counters;  // all finite
+};
+
+// Whether a failure is a skipped row (not this problem, does not fit, no such
+// device) rather than an error.
+bool IsSkip(const absl::Status& status);
+
+class RowRunner {
+ public:
+  explicit RowRunner(const Options& options) : options_(options) {}
+
+  absl::StatusOr<RowResult> Run(const Row& row);
+
+  // Facts of the devices that `kinds` names, ceilings included, for the
+  // result file's context. Devices that are not there give their reason.
+  std::vector<std::pair<std::string, std::string>> Facts(
+      const std::vector<DeviceKind>& kinds);
+
+  CacheState CacheFor(DeviceKind kind) const;
+
+ private:
+  struct Machine {
+    std::unique_ptr<Device> device;
+    Ceilings ceilings;
+  };
+  absl::StatusOr<Machine*> Get(DeviceKind kind);
+
+  const Options& options_;
+  std::map<DeviceKind, absl::StatusOr<Machine>> machines_;
+};
+
+}  // namespace seqmark

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "bench/supervisor.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <deque>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "bench/process.h"
+#include "bench/result_file.h"
+#include "bench/table.h"
+#include "bench/worker.h"
+
+namespace seqmark {
+namespace {
+
+// A worker that cannot even start is given up after so many in a row.
+constexpr int kMostFruitlessWorkers = 3;
+// Ceilings are measured and plans are made before the first row starts.
+constexpr double kStartTimeout = 300;
+
+std::atomic<bool> interrupted = false;
+void OnInterrupt(int) { interrupted = true; }
+
+class Supervisor {
+ public:
+  Supervisor(const Options& options, std::vector<std::unique_ptr<Row>> rows)
+      : options_(options),
+        rows_(std::move(rows)),
+        file_(options.benchmark),
+        colour_(isatty(STDOUT_FILENO)) {
+    for (const auto& row : rows_) left_.insert(row->name().ToString());
+    total_ = left_.size();
+  }
+
+  int Run() {
+    if (absl::Status s = file_.CheckWritable(); !s.ok()) return Fail(s);
+    if (options_.benchmark.format.empty()) Print(TableHeader());
+    const absl::Status status = options_.isolate ? RunIsolated() : RunHere();
+    if (options_.benchmark.format == "json") Print(file_.ToText());
+    if (absl::Status s = file_.Write(); !s.ok()) return Fail(s);
+    if (!status.ok()) return Fail(status);
+    Progress("done", "");
+    std::fprintf(stderr, "\n%zu rows: %zu measured, %zu skipped, %zu errors\n",
+                 total_, measured_, skipped_, errors_);
+    if (interrupted) return 130;
+    return errors_ == 0 ? 0 : 1;
+  }
+
+ private:
+  static int Fail(const absl::Status& status) {
+    std::fprintf(stderr, "seqmark_bench: %s\n",
+                 std::string(status.message()).c_str());
+    return 1;
+  }
+
+  absl::Status RunHere() {
+    RunRows(options_, rows_, [this](const Json& event) { Handle(event); });
+    return absl::OkStatus();
+  }
+
+  absl::Status RunIsolated() {
+    int fruitless = 0;
+    bool first = true;
+    while (!left_.empty() && !interrupted) {
+      std::vector<std::string> argv = options_.worker_argv;
+      if (!first) argv.push_back("--recalibrate=false");
+      first = false;
+      std::string names;
+      for (const auto& row : rows_)
+        if (left_.contains(row->name().ToString()))
+          absl::StrAppend(&names, row->name().ToString(), "\n");
+      auto worker = WorkerProcess::Start(argv, names, options_.threads);
+      if (!worker.ok()) return worker.status();
+      const size_t before = left_.size();
+      const std::string end = Follow(**worker);
+      if (interrupted || left_.empty()) break;
+      if (!current_.empty()) Lose(current_, end);
+      fruitless = left_.size() < before ? 0 : fruitless + 1;
+      if (fruitless == kMostFruitlessWorkers) {
+        for (const std::string& name : std::set<std::string>(left_))
+          Lose(name, absl::StrCat("the worker ended before the row: ", end));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  // Handles a worker's events until it ends; returns how it ended.
+  std::string Follow(WorkerProcess& worker) {
+    current_.clear();
+    std::string line;
+    while (true) {
+      const double patience =
+          current_.empty() ? kStartTimeout : options_.row_timeout;
+      switch (worker.NextLine(patience, line)) {
+        case WorkerProcess::Read::kLine: {
+          const Json event = Json::parse(line, nullptr, false);
+          if (event.is_discarded()) continue;  // half a line of a killed worker
+          Handle(event);
+          continue;
+        }
+        case WorkerProcess::Read::kTimeout:
+          worker.Kill();
+          worker.Wait();
+          return absl::StrFormat("no result within %.0f s (--row_timeout)",
+                                 patience);
+        case WorkerProcess::Read::kInterrupted:
+          if (!interrupted) continue;
+          worker.Kill();
+          worker.Wait();
+          return "interrupted";
+        case WorkerProcess::Read::kEnd:
+          return worker.Wait();
+      }
+    }
+  }
+
+  void Handle(const Json& event) {
+    const std::string kind = event.value("event", "");
+    if (kind == "start") {
+      current_ = event.value("name", "");
+      Progress(absl::StrCat(total_ - left_.size() + 1, "/", total_), current_);
+      return;
+    }
+    if (kind == "context") {
+      // Another worker's header would stand in the middle of the table.
+      if (have_context_) return;
+      have_context_ = true;
+      Json context = event["context"];
+      context["command_line"] = options_.command_line;  // not the worker's
+      file_.SetContext(context);
+    }
+    if (kind == "rows") {
+      for (const Json& row : event["rows"]) Count(row);
+      file_.AddRows(event["rows"]);
+      current_.clear();
+      Save();
+    }
+    file_.AddText(event.value("file", ""));
+    Print(event.value("display", ""));
+  }
+
+  void Count(const Json& row) {
+    const std::string run_name = row.value("run_name", "");
+    left_.erase(run_name.substr(0, run_name.find("/iterations:")));
+    if (row.value("run_type", "iteration") == "iteration") {
+      if (row.value("error_occurred", false))
+        ++errors_;
+      else if (row.value("skipped", false))
+        ++skipped_;
+      else
+        ++measured_;
+    }
+    if (options_.benchmark.format.empty()) Print(TableLine(row, colour_));
+  }
+
+  void Lose(const std::string& name, const std::string& why) {
+    left_.erase(name);
+    ++errors_;
+    file_.AddLostRow(name, why);
+    Print(absl::StrFormat("%-84s ERROR %s\n", name, why));
+    Save();
+  }
+
+  // Results so far, so that nothing is lost whatever happens later.
+  void Save() {
+    if (absl::Status s = file_.Write(); !s.ok()) {
+      std::fprintf(stderr, "\nseqmark_bench: %s\n",
+                   std::string(s.message()).c_str());
+    }
+  }
+
+  void Print(const std::string& text) {
+    if (text.empty()) return;
+    if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
+    std::fputs(text.c_str(), stdout);
+    std::fflush(stdout);
+  }
+
+  void Progress(const std::string& where, const std::string& name) {
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
+            .count();
+    std::fprintf(
+        stderr,
+        isatty(STDERR_FILENO) ? "\r\x1b[K[%s, %.0f s] %s" : "[%s, %.0f s] %s\n",
+        where.c_str(), seconds, name.c_str());
+    std::fflush(stderr);
+  }
+
+  const Options& options_;
+  const std::vector<std::unique_ptr<Row>> rows_;
+  ResultFile file_;
+  const bool colour_;
+  std::set<std::string> left_;  // rows without a result yet
+  std::string current_;         // the row that a worker is at
+  size_t total_ = 0, measured_ = 0, skipped_ = 0, errors_ = 0;
+  bool have_context_ = false;
+  const std::chrono::steady_clock::time_point start_ =
+      std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+int Supervise(const Options& options, std::vector<std::unique_ptr<Row>> rows) {
+  struct sigaction action {};
+  action.sa_handler = OnInterrupt;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  return Supervisor(options, std::move(rows)).Run();
+}
+
+}  // namespace seqmark

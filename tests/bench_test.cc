@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The program from outside: flags, failures, files.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "bench/table.h"
+#include "fixtures/row.h"
+#include "nlohmann/json.hpp"
+
+namespace seqmark {
+namespace {
+
+using testing::AllOf;
+using testing::Each;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using Json = nlohmann::json;
+
+struct Outcome {
+  int status = -1;
+  std::string out;
+  std::string err;
+};
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream file(path);
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+class BenchTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char pattern[] = "/tmp/seqmark_test_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern), nullptr);
+    folder_ = pattern;
+    setenv("XDG_CACHE_HOME", "/tmp/seqmark_test_cache", 1);
+  }
+  void TearDown() override {
+    [[maybe_unused]] const int ignored =
+        system(absl::StrCat("rm -rf ", folder_).c_str());
+  }
+  std::string Path(const std::string& name) const {
+    return absl::StrCat(folder_, "/", name);
+  }
+  Outcome Run(const std::string& program, const std::string& flags) const {
+    const int status =
+        system(absl::StrCat(program, " ", flags, " >", Path("out"), " 2>",
+                            Path("err"), " </dev/null")
+                   .c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status),
+            ReadFile(Path("out")), ReadFile(Path("err"))};
+  }
+  Outcome Bench(const std::string& flags) const {
+    return Run(SEQMARK_BENCH, flags);
+  }
+  Outcome Faults(const std::string& flags) const {
+    return Run(SEQMARK_FAULT_BENCH, absl::StrCat(flags, " --max_time=0.05"));
+  }
+  Json ReadJson(const std::string& name) const {
+    return Json::parse(ReadFile(Path(name)));
+  }
+  std::string folder_;
+};
+
+Json RowOf(const Json& document, const std::string& provider) {
+  for (const Json& row : document["benchmarks"])
+    if (absl::StrSplit(row["name"].get<std::string>(), '/')
+            .
+            operator std::vector<std::string>()[1] == provider)
+      return row;
+  return {};
+}
+
+TEST_F(BenchTest, ListsRowsThatParse) {
+  const Outcome outcome =
+      Bench("--preset=full --devices=cpu,cuda --benchmark_list_tests");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  const std::vector<std::string> names =
+      absl::StrSplit(outcome.out, '\n', absl::SkipEmpty());
+  EXPECT_GT(names.size(), 100u);
+  for (const std::string& name : names)
+    EXPECT_TRUE(RowName::Parse(name).ok()) << name;
+}
+
+TEST_F(BenchTest, BadFlagsSayWhatIsRight) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"--no_such_flag=1", "no_such_flag"},
+      {"--benchmark_no_such_flag=1", "benchmark_no_such_flag"},
+      {"--seqlens=12,x", "1024..131072*2"},
+      {"--seqlens=0", "positive"},
+      {"--seqlens=8..4", "positive"},
+      {"--seqlens=1..8*1", "1024..131072*2"},
+      {"--batches=-1", "positive"},
+      {"--dtypes=int8", "bf16, f16, f32"},
+      {"--devices=tpu", "cpu, cuda"},
+      {"--models=gpt-9", "qwen2.5-0.5b"},
+      {"--providers=magic", "highway"},
+      {"--preset=huge", "smoke, default or full"},
+      {"--cache=warm", "hot or cold"},
+      {"--noise=0", "positive"},
+      {"--noise=nan", "positive"},
+      {"--max_time=-3", "positive"},
+      {"--threads=-1", "0 or more"},
+      {"--memory_limit=many", "24GiB"},
+      {"--benchmark_filter=nothing_has_this_name", "no row matches"},
+      {"--benchmark_filter='('", "POSIX"},
+      {"--benchmark_min_time=soon", "seconds"},
+      {"--benchmark_out_format=xml", "json, csv or console"},
+      {"--benchmark_format=xml", "console, json or csv"},
+      {"rmsnorm", "not a flag"},
+      {"--preset=smoke --benchmark_out=/no/such/folder/x.json", "cannot write"},
+  };
+  for (const auto& [flags, message] : cases) {
+    const Outcome outcome = Bench(flags);
+    EXPECT_NE(outcome.status, 0) << flags;
+    EXPECT_LT(outcome.status, 128) << flags;
+    EXPECT_THAT(outcome.err, HasSubstr(message)) << flags;
+    EXPECT_THAT(outcome.out, IsEmpty()) << flags;
+  }
+}
+
+TEST_F(BenchTest, MeasuresRowsIntoValidJson) {
+  const Outcome outcome =
+      Bench(absl::StrCat("--preset=smoke --devices=cpu --max_time=0.2 "
+                         "--benchmark_filter='^rmsnorm'"
+                         " --benchmark_out=",
+                         Path("x.json")));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  const Json document = ReadJson("x.json");
+  for (const char* key :
+       {"commit", "dirty", "command_line", "compiler", "cpu_model",
+        "cpu_ceilings", "seqmark_schema", "cpu_cache"})
+    EXPECT_TRUE(document["context"].contains(key)) << key;
+  ASSERT_FALSE(document["benchmarks"].empty());
+  for (const Json& row : document["benchmarks"]) {
+    EXPECT_GT(row["real_time"], 0) << row;
+    for (const char* counter :
+         {"samples", "noise", "time_p10", "time_p90", "bytes_moved",
+          "bytes_per_second", "flops", "flops_per_second", "sol", "peak_memory",
+          "plan_seconds"}) {
+      ASSERT_TRUE(row.contains(counter)) << counter;
+      EXPECT_TRUE(std::isfinite(row[counter].get<double>())) << counter;
+    }
+    EXPECT_LE(row["sol"], 1.02);
+    EXPECT_LE(row["time_p10"], row["time_p90"]);
+  }
+}
+
+TEST_F(BenchTest, FailingRowsLoseOnlyThemselves) {
+  const Outcome outcome = Faults(absl::StrCat(
+      "--preset=full --row_timeout=2 --benchmark_out=", Path("x.json")));
+  EXPECT_EQ(outcome.status, 1);
+  const Json document = ReadJson("x.json");
+  EXPECT_EQ(document["benchmarks"].size(), 9u);
+  const std::pair<const char*, const char*> errors[] = {
+      {"aborts", "Aborted"},        {"crashes", "Segmentation fault"},
+      {"fails", "planned to fail"}, {"hangs", "--row_timeout"},
+      {"is_killed", "Killed"},
+  };
+  for (const auto& [provider, why] : errors) {
+    const Json row = RowOf(document, provider);
+    EXPECT_TRUE(row.value("error_occurred", false)) << provider << row;
+    EXPECT_THAT(row.value("error_message", ""), HasSubstr(why));
+  }
+  const std::pair<const char*, const char*> skips[] = {
+      {"too_large", "free"}, {"unsupported", "not this problem"}};
+  for (const auto& [provider, why] : skips) {
+    const Json row = RowOf(document, provider);
+    EXPECT_TRUE(row.value("skipped", false)) << row;
+    EXPECT_FALSE(row.contains("error_occurred")) << row;
+    EXPECT_THAT(row.value("skip_message", ""), HasSubstr(why));
+  }
+  for (const char* provider : {"a_fine", "z_fine"})
+    EXPECT_GT(RowOf(document, provider).value("real_time", 0.0), 0);
+}
+
+TEST_F(BenchTest, MemoryLimitSkipsWithNeededAndAllowed) {
+  const Outcome outcome = Faults(absl::StrCat(
+      "--benchmark_filter=a_fine --memory_limit=1KiB --benchmark_out=",
+      Path("x.json")));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(RowOf(ReadJson("x.json"), "a_fine").value("skip_message", ""),
+              AllOf(HasSubstr("1048576"), HasSubstr("1024")));
+}
+
+TEST_F(BenchTest, AnInterruptLeavesAValidFile) {
+  const auto start = std::chrono::steady_clock::now();
+  const Outcome outcome =
+      Run(absl::StrCat("timeout -s INT 3 ", SEQMARK_FAULT_BENCH),
+          absl::StrCat("--benchmark_filter='a_fine|hangs' --max_time=0.05",
+                       " --benchmark_out=", Path("x.json")));
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
+  const Json document = ReadJson("x.json");
+  EXPECT_GT(RowOf(document, "a_fine").value("real_time", 0.0), 0);
+}
+
+TEST_F(BenchTest, GoogleBenchmarkFlagsWork) {
+  const std::string row = "--benchmark_filter='[az]_fine' ";
+  Outcome outcome = Faults(row + "--benchmark_format=json");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(Json::parse(outcome.out)["benchmarks"].size(), 2u);
+
+  outcome = Faults(row + "--benchmark_format=csv");
+  EXPECT_THAT(outcome.out, HasSubstr("name,iterations,real_time"));
+  outcome = Faults(row + "--benchmark_format=console");
+  EXPECT_THAT(outcome.out, HasSubstr("Benchmark"));
+
+  outcome = Faults(row + "--benchmark_format=json --benchmark_repetitions=3");
+  Json document = Json::parse(outcome.out);
+  EXPECT_EQ(document["benchmarks"].size(), 2 * (3 + 4u)) << outcome.out;
+
+  outcome = Faults(row +
+                   "--benchmark_format=json --benchmark_repetitions=3 "
+                   "--benchmark_report_aggregates_only=true "
+                   "--benchmark_enable_random_interleaving=true");
+  EXPECT_EQ(Json::parse(outcome.out)["benchmarks"].size(), 2 * 4u);
+
+  outcome = Faults(row + "--benchmark_format=json --benchmark_min_time=7x");
+  EXPECT_EQ(Json::parse(outcome.out)["benchmarks"][0]["samples"], 7);
+
+  outcome = Faults("--benchmark_filter=-fine --benchmark_list_tests");
+  EXPECT_THAT(outcome.out, Not(HasSubstr("fine")));
+  EXPECT_THAT(outcome.out, HasSubstr("aborts"));
+}
+
+TEST_F(BenchTest, RunsWithoutIsolation) {
+  const Outcome outcome =
+      Faults("--benchmark_filter=fine --isolate=false --benchmark_format=json");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(Json::parse(outcome.out)["benchmarks"].size(), 2u);
+}
+
+TEST(Table, SiPrefixes) {
+  EXPECT_EQ(Si(0), "0 ");
+  EXPECT_EQ(Si(1234567), "1.23 M");
+  EXPECT_EQ(Si(999.9), "1.00 k");
+  EXPECT_EQ(Si(4.277e12), "4.28 T");
+  EXPECT_EQ(Si(2.5e-6), "2.50 u");
+  EXPECT_EQ(Si(-50), "-50.0 ");
+}
+
+}  // namespace
+}  // namespace seqmark
