@@ -68,8 +68,8 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   sampling.noise = options_.noise;
   sampling.min_time = options_.benchmark.min_time;
   sampling.max_time = std::max(options_.max_time, sampling.min_time);
-  sampling.min_warmup_time =
-      std::max(sampling.min_warmup_time, options_.benchmark.min_warmup_time);
+  sampling.warm_up_time =
+      std::max(sampling.warm_up_time, options_.benchmark.min_warmup_time);
   if (options_.benchmark.samples > 0)
     sampling.min_samples = sampling.max_samples = options_.benchmark.samples;
   auto samples = Sample(*source, sampling);

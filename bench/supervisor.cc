@@ -48,9 +48,11 @@ class Supervisor {
     if (!status.ok()) return Fail(status);
     Progress("done", "");
     std::fprintf(stderr, "\n%zu rows: %zu measured, %zu skipped, %zu errors\n",
-                 total_, measured_, skipped_, errors_);
+                 total_,
+                 total_ - left_.size() - skipped_.size() - failed_.size(),
+                 skipped_.size(), failed_.size());
     if (interrupted) return 130;
-    return errors_ == 0 ? 0 : 1;
+    return failed_.empty() ? 0 : 1;
   }
 
  private:
@@ -148,21 +150,16 @@ class Supervisor {
 
   void Count(const Json& row) {
     const std::string run_name = row.value("run_name", "");
-    left_.erase(run_name.substr(0, run_name.find("/iterations:")));
-    if (row.value("run_type", "iteration") == "iteration") {
-      if (row.value("error_occurred", false))
-        ++errors_;
-      else if (row.value("skipped", false))
-        ++skipped_;
-      else
-        ++measured_;
-    }
+    const std::string name = run_name.substr(0, run_name.find("/iterations:"));
+    left_.erase(name);
+    if (row.value("error_occurred", false)) failed_.insert(name);
+    if (row.value("skipped", false)) skipped_.insert(name);
     if (options_.benchmark.format.empty()) Print(TableLine(row, colour_));
   }
 
   void Lose(const std::string& name, const std::string& why) {
     left_.erase(name);
-    ++errors_;
+    failed_.insert(name);
     file_.AddLostRow(name, why);
     Print(absl::StrFormat("%-84s ERROR %s\n", name, why));
     Save();
@@ -200,7 +197,8 @@ class Supervisor {
   const bool colour_;
   std::set<std::string> left_;  // rows without a result yet
   std::string current_;         // the row that a worker is at
-  size_t total_ = 0, measured_ = 0, skipped_ = 0, errors_ = 0;
+  std::set<std::string> failed_, skipped_;
+  size_t total_ = 0;
   bool have_context_ = false;
   const std::chrono::steady_clock::time_point start_ =
       std::chrono::steady_clock::now();
