@@ -27,7 +27,7 @@ struct BenchmarkFlags {
   std::string filter;  // --benchmark_filter
   bool list_tests = false;
   double min_time = 0.1;  // seconds of samples, at least
-  int64_t samples = 0;    // --benchmark_min_time=<N>x: just so many
+  int samples = 0;        // --benchmark_min_time=<N>x: just so many
   double min_warmup_time = 0;
 };
 

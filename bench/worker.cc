@@ -45,7 +45,7 @@ class EventReporter final : public benchmark::BenchmarkReporter {
       : sink_(sink), skips_(skips) {
     if (options.benchmark.format == "console" ||
         options.benchmark.format == "csv")
-      Attach(benchmark::CreateDefaultDisplayReporter(), display_);
+      Attach(Keep(benchmark::CreateDefaultDisplayReporter()), display_);
     if (!options.benchmark.out.empty()) {
       if (options.benchmark.out_format == "csv")
         Attach((csv_ = std::make_unique<CsvReporter>()).get(), file_);
@@ -93,6 +93,15 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   using CsvReporter = benchmark::CSVReporter;
 #pragma GCC diagnostic pop
 
+  // The library owned its default reporter up to 1.9.5, and gives it away
+  // since.
+  static BenchmarkReporter* Keep(BenchmarkReporter* reporter) {
+    return reporter;
+  }
+  BenchmarkReporter* Keep(std::unique_ptr<BenchmarkReporter> reporter) {
+    kept_ = std::move(reporter);
+    return kept_.get();
+  }
   void Attach(BenchmarkReporter* reporter, std::ostringstream& text) {
     reporter->SetOutputStream(&text);
     reporter->SetErrorStream(&ignored_);
@@ -117,6 +126,7 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   const EventSink& sink_;
   std::map<std::string, std::string>& skips_;
   benchmark::JSONReporter json_;
+  std::unique_ptr<BenchmarkReporter> kept_;
   std::unique_ptr<CsvReporter> csv_;
   std::unique_ptr<benchmark::ConsoleReporter> console_;
   std::vector<BenchmarkReporter*> reporters_;
