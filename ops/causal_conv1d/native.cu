@@ -26,7 +26,7 @@ namespace {
 constexpr int kTaps = CausalConv1d::kMaxWidth;
 constexpr int kThreads = 128;
 constexpr int kBlocksPerMultiprocessor = 4;
-constexpr int kAhead = 8;
+constexpr int kAhead = 6;  // tokens; 7 would spill at 128 registers
 constexpr int kShortestRun = 4;
 constexpr int kLongestRun = 128;
 
@@ -49,21 +49,72 @@ struct ConvArgs {
   bool silu;
 };
 
+// kPack elements of T as memory has them. Whole words, not elements: a loop
+// that carries 16-bit elements spends a register on each.
+template <int kBytes>
+struct Word;
+template <>
+struct Word<16> {
+  using Type = uint4;
+};
+template <>
+struct Word<4> {
+  using Type = unsigned;
+};
+template <>
+struct Word<2> {
+  using Type = unsigned short;
+};
 template <class T, int kPack>
-__device__ __forceinline__ Pack<T, kPack> LoadPack(const T* from) {
-  return *reinterpret_cast<const Pack<T, kPack>*>(from);
+using Words = typename Word<sizeof(T) * kPack>::Type;
+
+// Moves a pointer by one token. Opaque, or the unrolled loop keeps a register
+// pair for each of its tokens' addresses.
+template <class T>
+__device__ __forceinline__ void Advance(T*& pointer, int64_t elements) {
+  pointer += elements;
+  asm("" : "+l"(pointer));
+}
+
+template <class T, int kPack>
+__device__ __forceinline__ Words<T, kPack> LoadWords(const T* from) {
+  __builtin_assume(__isGlobal(from));  // Advance hides where it came from
+  return *reinterpret_cast<const Words<T, kPack>*>(from);
 }
 template <class T, int kPack>
-__device__ __forceinline__ void StorePack(T* to, const Pack<T, kPack>& pack) {
-  *reinterpret_cast<Pack<T, kPack>*>(to) = pack;
+__device__ __forceinline__ void StoreWords(T* to, Words<T, kPack> words) {
+  __builtin_assume(__isGlobal(to));
+  *reinterpret_cast<Words<T, kPack>*>(to) = words;
 }
+
+// The same elements in f32.
+template <class T, int kPack>
+struct Floats {
+  float v[kPack];
+
+  Floats() = default;
+  __device__ __forceinline__ explicit Floats(Words<T, kPack> words) {
+    Pack<T, kPack> pack;
+    memcpy(&pack, &words, sizeof(pack));
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) v[i] = ToFloat(pack.v[i]);
+  }
+  __device__ __forceinline__ Words<T, kPack> Rounded() const {
+    Pack<T, kPack> pack;
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) pack.v[i] = FromFloat<T>(v[i]);
+    Words<T, kPack> words;
+    memcpy(&words, &pack, sizeof(pack));
+    return words;
+  }
+};
 
 // weight (channels, width) and bias (channels) of kPack channels in f32, the
 // newest tap last; taps the width does not have are zero.
 template <class T, int kPack>
 struct Filter {
   float tap[kPack][kTaps];
-  float bias[kPack];
+  Floats<T, kPack> bias;
 
   __device__ __forceinline__ Filter(const ConvArgs& a, int channel) {
     if (a.width == kTaps) {
@@ -73,11 +124,10 @@ struct Filter {
     } else {
       Load<2>(a, channel);
     }
-    Pack<T, kPack> pack = {};
+    Words<T, kPack> words = {};
     if (a.bias != nullptr)
-      pack = LoadPack<T, kPack>(static_cast<const T*>(a.bias) + channel);
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) bias[i] = ToFloat(pack.v[i]);
+      words = LoadWords<T, kPack>(static_cast<const T*>(a.bias) + channel);
+    bias = Floats<T, kPack>(words);
   }
 
  private:
@@ -91,11 +141,11 @@ struct Filter {
       for (int k = 0; k < kMissing; ++k) tap[i][k] = 0.0f;
 #pragma unroll
     for (int part = 0; part < kWidth; ++part) {
-      const Pack<T, kPack> pack = LoadPack<T, kPack>(from + part * kPack);
+      const Floats<T, kPack> taps(LoadWords<T, kPack>(from + part * kPack));
 #pragma unroll
       for (int j = 0; j < kPack; ++j) {
         const int at = part * kPack + j;
-        tap[at / kWidth][kMissing + at % kWidth] = ToFloat(pack.v[j]);
+        tap[at / kWidth][kMissing + at % kWidth] = taps.v[j];
       }
     }
   }
@@ -117,39 +167,38 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   T* y =
       static_cast<T*>(a.y) + (batch * a.seqlen + first) * a.channels + channel;
   const int before = a.width - 1;
-  const int64_t state = batch * before * a.channels + channel;
+  const int state = static_cast<int>(batch) * before * a.channels + channel;
   // Inputs of this time and later are the final state; a token that an
   // earlier run owns is not stored again.
   const int final_from = a.final_state == nullptr ? a.seqlen
                          : first == 0             ? a.seqlen - before
                                       : max(a.seqlen - before, first);
-  const auto store_state = [&](int t, const Pack<T, kPack>& pack) {
+  const auto store_state = [&](int t, Words<T, kPack> words) {
     if (t >= final_from)
-      StorePack(static_cast<T*>(a.final_state) + state +
-                    static_cast<int64_t>(t - (a.seqlen - before)) * a.channels,
-                pack);
+      StoreWords<T, kPack>(static_cast<T*>(a.final_state) + state +
+                               (t - (a.seqlen - before)) * a.channels,
+                           words);
   };
 
   // The kTaps - 1 inputs before the run (those older than the width meet taps
   // of zero), then the first kAhead of it: all loads before any use.
-  Pack<T, kPack> halo[kTaps - 1] = {};
+  Words<T, kPack> halo[kTaps - 1] = {};
 #pragma unroll
   for (int i = 0; i < kTaps - 1; ++i) {
     const int t = first + i - (kTaps - 1);
     if (t >= 0) {
-      halo[i] = LoadPack<T, kPack>(x + t * a.x_token_stride);
+      halo[i] = LoadWords<T, kPack>(x + t * a.x_token_stride);
     } else if (a.initial_state != nullptr && t >= -before) {
-      halo[i] =
-          LoadPack<T, kPack>(static_cast<const T*>(a.initial_state) + state +
-                             static_cast<int64_t>(before + t) * a.channels);
+      halo[i] = LoadWords<T, kPack>(static_cast<const T*>(a.initial_state) +
+                                    state + (before + t) * a.channels);
     }
   }
-  Pack<T, kPack> ring[kAhead] = {};
+  Words<T, kPack> ring[kAhead] = {};
   const T* ahead = x + first * a.x_token_stride;
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
-    if (first + i < last) ring[i] = LoadPack<T, kPack>(ahead);
-    ahead += a.x_token_stride;
+    if (first + i < last) ring[i] = LoadWords<T, kPack>(ahead);
+    Advance(ahead, a.x_token_stride);
   }
   const Filter<T, kPack> filter(a, channel);
 
@@ -158,22 +207,23 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 #pragma unroll
   for (int i = 0; i < kPack; ++i)
 #pragma unroll
-    for (int k = 0; k < kTaps - 1; ++k) sum[i][k] = filter.bias[i];
+    for (int k = 0; k < kTaps - 1; ++k) sum[i][k] = filter.bias.v[i];
   // Adds one input; what it completes is the sum of its own output.
   const auto add = [&](int i, float value) {
     const float complete = fmaf(filter.tap[i][kTaps - 1], value, sum[i][0]);
 #pragma unroll
     for (int k = 0; k < kTaps - 1; ++k)
       sum[i][k] = fmaf(filter.tap[i][kTaps - 2 - k], value,
-                       k + 1 < kTaps - 1 ? sum[i][k + 1] : filter.bias[i]);
+                       k + 1 < kTaps - 1 ? sum[i][k + 1] : filter.bias.v[i]);
     return complete;
   };
 
 #pragma unroll
   for (int j = 0; j < kTaps - 1; ++j) {
+    const Floats<T, kPack> input(halo[j]);
 #pragma unroll
-    for (int i = 0; i < kPack; ++i) add(i, ToFloat(halo[j].v[i]));
-    // Before the first token only: final_from is not below `first` elsewhere.
+    for (int i = 0; i < kPack; ++i) add(i, input.v[i]);
+    // Only what is before the first token: elsewhere final_from >= first.
     const int t = first + j - (kTaps - 1);
     if (t >= -before) store_state(t, halo[j]);
   }
@@ -183,22 +233,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     for (int j = 0; j < kAhead; ++j) {
       const int t = begin + j;
       if (t >= last) return;
-      const Pack<T, kPack> input = ring[j];
-      if (t + kAhead < last) ring[j] = LoadPack<T, kPack>(ahead);
-      ahead += a.x_token_stride;
-      Pack<T, kPack> output;
-      float value[kPack];
+      const Words<T, kPack> words = ring[j];
+      if (t + kAhead < last) ring[j] = LoadWords<T, kPack>(ahead);
+      Advance(ahead, a.x_token_stride);
+      Floats<T, kPack> value(words);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) value[i] = add(i, ToFloat(input.v[i]));
+      for (int i = 0; i < kPack; ++i) value.v[i] = add(i, value.v[i]);
       if (a.silu) {
 #pragma unroll
-        for (int i = 0; i < kPack; ++i) value[i] = SiluFast(value[i]);
+        for (int i = 0; i < kPack; ++i) value.v[i] = SiluFast(value.v[i]);
       }
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) output.v[i] = FromFloat<T>(value[i]);
-      StorePack(y, output);
-      y += a.channels;
-      store_state(t, input);
+      StoreWords<T, kPack>(y, value.Rounded());
+      Advance(y, a.channels);
+      store_state(t, words);
     }
   }
 }
@@ -245,8 +292,10 @@ absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
       divide_up(pack_tokens, resident * waves), kShortestRun, kLongestRun);
   const int64_t runs = divide_up(p.seqlen, run);
   const int64_t threads = p.batch * runs * packs;
-  if (p.seqlen > INT32_MAX / 2 || threads > INT32_MAX)
-    return absl::UnimplementedError("more than 2^31 threads or 2^30 tokens");
+  if (p.seqlen > INT32_MAX / 2 || threads > INT32_MAX ||
+      p.batch * p.width * p.channels > INT32_MAX)
+    return absl::UnimplementedError(
+        "needs seqlen < 2^30 and batch * width * channels < 2^31");
   const ConvArgs args = {.x = a.x.data,
                          .weight = a.weight.data,
                          .bias = a.bias.data,
