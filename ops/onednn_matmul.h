@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// oneDNN's matmul on the CPU, for 2.x and 3.x, with errors as absl::Status and
+// all memory from the Device. Only onednn.cc files include it.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "dnnl.hpp"
+#include "fixtures/device.h"
+#include "fixtures/tensor.h"
+
+namespace seqmark {
+
+inline dnnl::memory::data_type DnnlType(DType t) {
+  using enum dnnl::memory::data_type;
+  switch (t) {
+    case DType::kBF16:
+      return bf16;
+    case DType::kF16:
+      return f16;
+    case DType::kF32:
+      return f32;
+    case DType::kF64:
+      break;
+  }
+  return undef;
+}
+
+inline const dnnl::engine& DnnlCpu() {
+  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+
+// Runs body(), which calls oneDNN, and returns what it threw.
+template <class Body>
+absl::Status CatchDnnl(Body&& body) {
+  try {
+    body();
+    return absl::OkStatus();
+  } catch (const dnnl::error& e) {
+    const std::string message = absl::StrCat("oneDNN: ", e.what());
+    if (e.status == dnnl_unimplemented)
+      return absl::UnimplementedError(message);
+    if (e.status == dnnl_out_of_memory)
+      return absl::ResourceExhaustedError(message);
+    return absl::InternalError(message);
+  }
+}
+
+// dst = src * weights (+ bias, where its descriptor is not empty). Throws.
+inline dnnl::matmul::primitive_desc DescribeMatmul(
+    const dnnl::memory::desc& src, const dnnl::memory::desc& weights,
+    const dnnl::memory::desc& bias, const dnnl::memory::desc& dst) {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+#if DNNL_VERSION_MAJOR >= 3
+  return dnnl::matmul::primitive_desc(DnnlCpu(), src, weights, bias, dst,
+                                      attributes);
+#else
+  const auto operation = bias.data.ndims == 0
+                             ? dnnl::matmul::desc(src, weights, dst)
+                             : dnnl::matmul::desc(src, weights, bias, dst);
+  return dnnl::matmul::primitive_desc(operation, attributes, DnnlCpu());
+#endif
+}
+
+// Whether this library has a matmul of `dtype` for this CPU: 2.x has none of
+// f16 anywhere, and bf16 needs AVX-512 or newer there.
+inline bool DnnlHasMatmul(DType dtype) {
+  const dnnl::memory::desc square({64, 64}, DnnlType(dtype),
+                                  dnnl::memory::format_tag::ab);
+  return CatchDnnl([&] { DescribeMatmul(square, square, {}, square); }).ok();
+}
+
+// A linear layer prepared for repeated calls: the weights are repacked once
+// into the layout that the kernel reads fastest.
+class DnnlLinear {
+ public:
+  // x (m, in), weight (out, in), bias (out) or none, y (m, out).
+  static absl::StatusOr<std::shared_ptr<DnnlLinear>> Make(
+      int64_t m, const Tensor& x, const Tensor& weight, const Tensor& bias,
+      const Tensor& y, Device& device) {
+    auto linear = std::shared_ptr<DnnlLinear>(new DnnlLinear());
+    absl::Status allocated;
+    absl::Status status = CatchDnnl(
+        [&] { allocated = linear->Init(m, x, weight, bias, y, device); });
+    if (!status.ok()) return status;
+    if (!allocated.ok()) return allocated;
+    return linear;
+  }
+
+  absl::Status Run() {
+    return CatchDnnl([&] {
+      matmul_.execute(stream_, args_);
+      stream_.wait();
+    });
+  }
+
+ private:
+  DnnlLinear() = default;
+
+  absl::Status Init(int64_t m, const Tensor& x, const Tensor& weight,
+                    const Tensor& bias, const Tensor& y, Device& device) {
+    using dnnl::memory;
+    using Tag = memory::format_tag;
+    const int64_t n = weight.dims[0], k = weight.dims[1];
+    const auto type = DnnlType(weight.dtype);
+    const memory::desc x_desc({m, k}, type, Tag::ab),
+        y_desc({m, n}, type, Tag::ab);
+    const memory::desc bias_desc =
+        bias ? memory::desc({1, n}, type, Tag::ab) : memory::desc();
+    const auto matmul = DescribeMatmul(
+        x_desc, memory::desc({k, n}, type, Tag::any), bias_desc, y_desc);
+    const memory::desc plain({k, n}, type, Tag::ba);  // W^T is W, transposed
+    memory weights(plain, DnnlCpu(), weight.data);
+    if (matmul.weights_desc() != plain) {
+      absl::StatusOr<memory> packed =
+          Allocate(matmul.weights_desc(), device, packed_);
+      if (!packed.ok()) return packed.status();
+      dnnl::reorder(weights, *packed).execute(stream_, weights, *packed);
+      stream_.wait();
+      weights = *packed;
+    }
+    absl::StatusOr<memory> scratch =
+        Allocate(matmul.scratchpad_desc(), device, scratch_);
+    if (!scratch.ok()) return scratch.status();
+    matmul_ = dnnl::matmul(matmul);
+    args_ = {{DNNL_ARG_SRC, memory(x_desc, DnnlCpu(), x.data)},
+             {DNNL_ARG_WEIGHTS, weights},
+             {DNNL_ARG_DST, memory(y_desc, DnnlCpu(), y.data)},
+             {DNNL_ARG_SCRATCHPAD, *scratch}};
+    if (bias)
+      args_.insert({DNNL_ARG_BIAS, memory(bias_desc, DnnlCpu(), bias.data)});
+    return absl::OkStatus();
+  }
+
+  static absl::StatusOr<dnnl::memory> Allocate(const dnnl::memory::desc& desc,
+                                               Device& device, Buffer& buffer) {
+    auto allocated = device.Allocate(desc.get_size(), MemoryClass::kWorkspace);
+    if (!allocated.ok()) return allocated.status();
+    buffer = *std::move(allocated);
+    return dnnl::memory(desc, DnnlCpu(), buffer.data());
+  }
+
+  dnnl::stream stream_{DnnlCpu()};
+  dnnl::matmul matmul_;
+  std::unordered_map<int, dnnl::memory> args_;
+  Buffer packed_;
+  Buffer scratch_;
+};
+
+}  // namespace seqmark
