@@ -21,6 +21,10 @@ set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # the one that the vendor libraries use
+# CMake 3.25 sets a property of this library without looking; CUDA 13 has none.
+if(NOT TARGET CUDA::nvToolsExt)
+  add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+endif()
 find_package(CUDAToolkit 12.6 REQUIRED)
 
 find_path(SEQMARK_CUDNN_FRONTEND_DIR cudnn_frontend.h
