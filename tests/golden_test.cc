@@ -15,9 +15,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "fixtures/op.h"
+#include "ops/attention/attention.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
 #include "ops/gemm/gemm.h"
+#include "ops/layernorm/layernorm.h"
 #include "ops/rmsnorm/rmsnorm.h"
+#include "ops/selective_scan/selective_scan.h"
 #include "ops/ssd_scan/ssd_scan.h"
 
 namespace seqmark {
@@ -54,10 +57,21 @@ void ReadAxes(Axes& axes, RmsNorm::Problem& p) {
       .Read("epsilon", p.epsilon);
 }
 
+void ReadAxes(Axes& axes, LayerNorm::Problem& p) {
+  axes.Read("width", p.width).Read("epsilon", p.epsilon);
+}
+
 void ReadAxes(Axes& axes, Gemm::Problem& p) {
   axes.Read("in_features", p.in_features)
       .Read("out_features", p.out_features)
       .Read("bias", p.bias);
+}
+
+void ReadAxes(Axes& axes, Attention::Problem& p) {
+  axes.Read("heads", p.heads)
+      .Read("kv_heads", p.kv_heads)
+      .Read("head_dim", p.head_dim)
+      .Read("window", p.window);
 }
 
 void ReadAxes(Axes& axes, CausalConv1d::Problem& p) {
@@ -67,6 +81,15 @@ void ReadAxes(Axes& axes, CausalConv1d::Problem& p) {
       .Read("silu", p.silu)
       .Read("initial_state", p.initial_state)
       .Read("final_state", p.final_state);
+}
+
+void ReadAxes(Axes& axes, SelectiveScan::Problem& p) {
+  axes.Read("d_inner", p.d_inner)
+      .Read("d_state", p.d_state)
+      .Read("has_z", p.has_z)
+      .Read("has_d", p.has_d)
+      .Read("has_dt_bias", p.has_dt_bias)
+      .Read("has_initial_state", p.has_initial_state);
 }
 
 void ReadAxes(Axes& axes, SsdScan::Problem& p) {
@@ -143,7 +166,8 @@ struct OpName {
     return std::string(Op::kName);
   }
 };
-using GoldenOps = testing::Types<RmsNorm, Gemm, CausalConv1d, SsdScan>;
+using GoldenOps = testing::Types<RmsNorm, LayerNorm, Gemm, Attention,
+                                 CausalConv1d, SelectiveScan, SsdScan>;
 TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
 
 TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {

@@ -31,6 +31,7 @@ from torch import Tensor
 
 Problem = dict[str, int | float | bool | str]
 Case = tuple[Problem, dict[str, Tensor]]
+Function = Callable[..., tuple[Tensor, ...]]
 
 EPSILON = 2.0**-17  # near 1e-5, and exact in f32, which Problem::epsilon is
 
@@ -99,7 +100,21 @@ def rmsnorm() -> Iterator[Case]:
         )
 
 
+def layernorm() -> Iterator[Case]:
+    """Ba, Kiros and Hinton 2016."""
+    inputs = Inputs(2)
+    for batch, seqlen, width in [(1, 1, 1), (2, 3, 7), (1, 2, 33)]:
+        t = {
+            "x": inputs.activation(batch, seqlen, width),
+            "weight": inputs.scale(width),
+            "bias": inputs.bias(width),
+        }
+        t["y"] = F.layer_norm(t["x"], (width,), t["weight"], t["bias"], EPSILON)
+        yield problem(batch, seqlen, width=width, epsilon=EPSILON), t
+
+
 def gemm() -> Iterator[Case]:
+    """F.linear."""
     inputs = Inputs(3)
     for (batch, seqlen, k, n), bias in itertools.product(
         [(1, 1, 1, 1), (2, 3, 7, 5), (1, 4, 33, 3)], [False, True]
@@ -109,6 +124,38 @@ def gemm() -> Iterator[Case]:
             t["bias"] = inputs.bias(n)
         t["y"] = F.linear(t["x"], t["weight"], t.get("bias"))
         yield problem(batch, seqlen, in_features=k, out_features=n, bias=bias), t
+
+
+def attention() -> Iterator[Case]:
+    """F.scaled_dot_product_attention, causal; a window as a mask."""
+    inputs = Inputs(4)
+    for batch, seqlen, heads, kv_heads, head_dim, window in [
+        (1, 1, 1, 1, 1, 0),
+        (2, 5, 4, 2, 3, 0),
+        (1, 9, 3, 1, 8, 0),
+        (1, 7, 6, 3, 2, 1),
+        (1, 9, 2, 2, 5, 3),
+        (1, 6, 2, 1, 4, 100),
+    ]:
+        t = {
+            "q": inputs.activation(batch, seqlen, heads, head_dim),
+            "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
+            "v": inputs.activation(batch, seqlen, kv_heads, head_dim),
+        }
+        behind = torch.arange(seqlen)[:, None] - torch.arange(seqlen)
+        seen = (behind >= 0) & (behind < window)
+        t["o"] = F.scaled_dot_product_attention(
+            *(x.transpose(1, 2) for x in t.values()),
+            attn_mask=seen if window else None,
+            is_causal=not window,
+            enable_gqa=True,
+        ).transpose(1, 2)
+        yield (
+            problem(
+                batch, seqlen, heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=window
+            ),
+            t,
+        )
 
 
 def causal_conv1d() -> Iterator[Case]:
@@ -147,6 +194,72 @@ def causal_conv1d() -> Iterator[Case]:
             ),
             t,
         )
+
+
+def selective_scan() -> Iterator[Case]:
+    """Gu and Dao 2023, algorithm 2, discretised as in their code."""
+    inputs = Inputs(6)
+    every = {"has_d": True, "has_dt_bias": True, "has_z": True, "has_initial_state": True}
+    none = dict.fromkeys(every, False)
+    for (batch, seqlen, d_inner, d_state), options in [
+        ((1, 1, 1, 1), every),
+        ((1, 9, 5, 3), {**every, "has_initial_state": False}),
+        ((2, 5, 3, 4), every),
+        ((1, 6, 3, 5), none),
+        ((1, 5, 2, 2), {**none, "has_z": True}),
+        ((1, 5, 2, 3), {**none, "has_d": True, "has_dt_bias": True}),
+        ((1, 4, 3, 2), {**none, "has_initial_state": True}),
+    ]:
+        t = {
+            "x": inputs.activation(batch, seqlen, d_inner),
+            "dt": inputs.step(batch, seqlen, d_inner),
+            "A": inputs.decay(d_inner, d_state),
+            "B": inputs.activation(batch, seqlen, d_state),
+            "C": inputs.activation(batch, seqlen, d_state),
+        }
+        if options["has_d"]:
+            t["D"] = inputs.scale(d_inner)
+        if options["has_z"]:
+            t["z"] = inputs.activation(batch, seqlen, d_inner)
+        if options["has_dt_bias"]:
+            t["dt_bias"] = inputs.step_bias(d_inner)
+        if options["has_initial_state"]:
+            t["initial_state"] = inputs.state(batch, d_inner, d_state)
+
+        step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, d)
+        state = t.get("initial_state", torch.zeros(batch, d_inner, d_state, dtype=torch.float64))
+        y = torch.empty_like(t["x"])
+        for i in range(seqlen):
+            decay = torch.exp(step[:, i, :, None] * t["A"])
+            added = torch.einsum("bd,bn,bd->bdn", step[:, i], t["B"][:, i], t["x"][:, i])
+            state = decay * state + added
+            y[:, i] = torch.einsum("bdn,bn->bd", state, t["C"][:, i])
+        if options["has_d"]:
+            y = y + t["D"] * t["x"]
+        if options["has_z"]:
+            y = y * F.silu(t["z"])
+        t["y"], t["final_state"] = y, state
+        if not options["has_initial_state"]:  # its function takes none
+
+            def call(scan: Function, t: dict[str, Tensor] = t) -> tuple[Tensor, ...]:
+                y, state = scan(
+                    t["x"].mT,
+                    t["dt"].mT,
+                    t["A"],
+                    t["B"].mT,
+                    t["C"].mT,
+                    D=t.get("D"),
+                    z=t["z"].mT if "z" in t else None,
+                    delta_bias=t.get("dt_bias"),
+                    delta_softplus=True,
+                    return_last_state=True,
+                )
+                return y.mT, state
+
+            agrees_with_transformers(
+                "mamba.modeling_mamba", "mamba_selective_scan", call, (y, state)
+            )
+        yield problem(batch, seqlen, d_inner=d_inner, d_state=d_state, **options), t
 
 
 def ssd_scan() -> Iterator[Case]:
@@ -191,10 +304,9 @@ def ssd_scan() -> Iterator[Case]:
             y[:, i] = torch.einsum("bhpn,bhn->bhp", state, C[:, i])
         if options["has_d"]:
             y = y + t["D"][:, None] * t["x"]
-        agrees_with_transformers(
-            "mamba2.modeling_mamba2",
-            "mamba2_chunk_scan",
-            lambda scan, t=t: scan(
+
+        def call(scan: Function, t: dict[str, Tensor] = t) -> tuple[Tensor, ...]:
+            return scan(
                 *(t[k] for k in ("x", "dt", "A", "B", "C")),
                 chunk_size=4,
                 D=t.get("D"),
@@ -202,9 +314,9 @@ def ssd_scan() -> Iterator[Case]:
                 initial_states=t.get("initial_state"),
                 dt_softplus=True,
                 return_final_states=True,
-            ),
-            (y, state),
-        )
+            )
+
+        agrees_with_transformers("mamba2.modeling_mamba2", "mamba2_chunk_scan", call, (y, state))
         t["y"] = y * F.silu(t["z"]) if options["has_z"] else y
         t["final_state"] = state
         yield (
@@ -224,7 +336,7 @@ def ssd_scan() -> Iterator[Case]:
 def agrees_with_transformers(
     module: str,
     function: str,
-    call: Callable[[Callable[..., tuple[Tensor, ...]]], tuple[Tensor, ...]],
+    call: Callable[[Function], tuple[Tensor, ...]],
     expected: tuple[Tensor, ...],
 ) -> None:
     """Runs a slow path of Transformers, in double throughout."""
@@ -241,7 +353,9 @@ def agrees_with_transformers(
 
 CHECKED: collections.Counter[str] = collections.Counter()
 OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
-    f.__name__: f for f in (rmsnorm, gemm, causal_conv1d, ssd_scan)
+    f.__name__: f
+    for f in (rmsnorm, layernorm, gemm, attention, causal_conv1d, selective_scan, ssd_scan)
+
 }
 
 
