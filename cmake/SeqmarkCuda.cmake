@@ -4,7 +4,9 @@ set(SEQMARK_HAVE_CUDA FALSE)
 if(SEQMARK_CUDA STREQUAL "off")
   return()
 endif()
-find_program(nvcc_program nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin PATHS /usr/local/cuda/bin)
+# tools/install puts what a machine lacks into .deps/: the toolkit, cuDNN, cudnn-frontend.
+set(deps ${CMAKE_SOURCE_DIR}/.deps)
+find_program(nvcc_program nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH ${deps}/cuda PATH_SUFFIXES bin PATHS /usr/local/cuda/bin)
 if(NOT nvcc_program)
   if(SEQMARK_CUDA STREQUAL "on")
     message(FATAL_ERROR "SEQMARK_CUDA=on but there is no nvcc on PATH, in CUDA_HOME or in /usr/local/cuda/bin")
@@ -18,15 +20,19 @@ enable_language(CUDA)
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_EXTENSIONS OFF)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)  # the one that the vendor libraries use
+# CMake 3.25 sets a property of this library without looking; CUDA 13 has none.
+if(NOT TARGET CUDA::nvToolsExt)
+  add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+endif()
 find_package(CUDAToolkit 12.6 REQUIRED)
 
-# cudnn-frontend is header-only: tools/install puts it into the environment's
-# .venv; SEQMARK_CUDNN_FRONTEND_DIR overrides.
 find_path(SEQMARK_CUDNN_FRONTEND_DIR cudnn_frontend.h
-  PATHS ${CMAKE_SOURCE_DIR}/.deps/include REQUIRED
+  PATHS ${deps}/include REQUIRED
   DOC "Folder of cudnn_frontend.h (pip package nvidia-cudnn-frontend)")
-find_path(SEQMARK_CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
-find_library(SEQMARK_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
+find_path(SEQMARK_CUDNN_INCLUDE cudnn.h HINTS ${deps}/cudnn/include ${CUDAToolkit_INCLUDE_DIRS} REQUIRED)
+find_library(SEQMARK_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9
+  HINTS ${deps}/cudnn/lib ${CUDAToolkit_LIBRARY_DIR} REQUIRED)
 
 add_library(seqmark_cuda INTERFACE)
 target_link_libraries(seqmark_cuda INTERFACE CUDA::cudart)

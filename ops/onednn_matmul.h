@@ -56,8 +56,8 @@ absl::Status CatchDnnl(Body&& body) {
 // dst = src * weights (+ bias, where its descriptor is not empty). Throws.
 inline dnnl::matmul::primitive_desc DescribeMatmul(
     const dnnl::memory::desc& src, const dnnl::memory::desc& weights,
-    const dnnl::memory::desc& bias, const dnnl::memory::desc& dst) {
-  dnnl::primitive_attr attributes;
+    const dnnl::memory::desc& bias, const dnnl::memory::desc& dst,
+    dnnl::primitive_attr attributes = {}) {
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
 #if DNNL_VERSION_MAJOR >= 3
   return dnnl::matmul::primitive_desc(DnnlCpu(), src, weights, bias, dst,

@@ -9,6 +9,7 @@
 #include "fixtures/math-inl.h"
 #include "fixtures/simd-inl.h"
 #include "hwy/highway.h"
+#include "ops/norm/row_sum-inl.h"
 // clang-format on
 
 #include "fixtures/op_fixture.h"
@@ -25,8 +26,9 @@ void RmsNormRow(const RmsNorm::Problem& p, const T* HWY_RESTRICT x,
                 T* HWY_RESTRICT residual_out, float* HWY_RESTRICT u) {
   const F32Tag d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto sum = hn::Zero(d);
-  ForEachVector(p.width, lanes, [&](int64_t i, int64_t n) {
+  // Rereading x is cheaper than keeping it in f32.
+  const bool keep = residual != nullptr || p.gate == NormGate::kBefore;
+  const float squares = RowSum(d, p.width, [&](int64_t i, int64_t n) {
     auto v = LoadF32N(d, x + i, n);
     if (residual != nullptr) {
       v = hn::Add(v, LoadF32N(d, residual + i, n));
@@ -34,15 +36,14 @@ void RmsNormRow(const RmsNorm::Problem& p, const T* HWY_RESTRICT x,
     }
     if (p.gate == NormGate::kBefore)
       v = hn::Mul(v, Silu(d, LoadF32N(d, gate + i, n)));
-    StoreF32N(d, v, u + i, n);
-    sum = hn::MulAdd(v, v, sum);
+    if (keep) StoreF32N(d, v, u + i, n);
+    return hn::Mul(v, v);
   });
-  const float total = hn::GetLane(hn::SumOfLanes(d, sum));
   const auto scale = hn::Set(
-      d, 1.0f / std::sqrt(total / static_cast<float>(p.width) + p.epsilon));
+      d, 1.0f / std::sqrt(squares / static_cast<float>(p.width) + p.epsilon));
   ForEachVector(p.width, lanes, [&](int64_t i, int64_t n) {
-    auto v = hn::Mul(hn::Mul(LoadF32N(d, u + i, n), scale),
-                     LoadF32N(d, weight + i, n));
+    const auto kept = keep ? LoadF32N(d, u + i, n) : LoadF32N(d, x + i, n);
+    auto v = hn::Mul(hn::Mul(kept, scale), LoadF32N(d, weight + i, n));
     if (p.gate == NormGate::kAfter)
       v = hn::Mul(v, Silu(d, LoadF32N(d, gate + i, n)));
     StoreF32N(d, v, y + i, n);
@@ -52,7 +53,7 @@ void RmsNormRow(const RmsNorm::Problem& p, const T* HWY_RESTRICT x,
 template <class T>
 void RmsNormRows(const RmsNorm::Problem& p, const RmsNorm::Args& a,
                  float* scratch, int64_t scratch_stride) {
-#pragma omp parallel
+#pragma omp parallel if (p.rows() > 1)
   {
     float* const u = scratch + omp_get_thread_num() * scratch_stride;
 #pragma omp for schedule(static)

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/attention/attention.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "fixtures/op_fixture.h"
+#include "ops/shapes.h"
+
+namespace seqmark {
+
+Cost Attention::GetCost(const Problem& p) {
+  const double rows = static_cast<double>(p.batch * p.heads * p.seqlen);
+  const double pairs = static_cast<double>(p.batch * p.heads) * p.pairs();
+  Cost cost;
+  cost.matrix_flops = pairs * 4 * p.head_dim;  // q k^T and p v
+  // scale, less the greatest, sum; times 1/sum
+  cost.vector_flops = pairs * 3 + rows * p.head_dim;
+  cost.special_ops = pairs + rows;  // e^x; 1/sum
+  return cost;
+}
+
+Tolerance Attention::GetTolerance(const Problem& p) {
+  // A weight p_j of a query is rounded to the dtype before the product with v
+  // (not for f32), and carries f32 errors: of the score (a sum over head_dim
+  // of terms that make it of order one), of the exponential, and of the sums
+  // over keys. Against independent values of mean zero, errors of relative
+  // size `weight` make an error of that relative size in o, and o is rounded
+  // once more.
+  const double f32 = Epsilon(DType::kF32);
+  const double output = 0.5 * Epsilon(p.dtype);
+  const double span = static_cast<double>(p.span());
+  const double weight =
+      (p.dtype == DType::kF32 ? 0 : 0.5 * Epsilon(p.dtype)) +
+      (std::sqrt(static_cast<double>(p.head_dim)) + std::sqrt(span) + 16) * f32;
+  // For one element the error is at most weight * max |v|, even where o is
+  // near zero by cancellation, as among the first few queries; |v|, normal,
+  // stays below 6. The scale it is compared with is the rms of o, which is
+  // at least that of a mean over the keys seen: the square root of the mean
+  // of 1/n over queries that see n keys.
+  const double length = static_cast<double>(p.seqlen);
+  const double harmonic = std::log(span) + 0.577;  // 1 + 1/2 + ... 1/span
+  const double rms =
+      std::sqrt((std::max(harmonic, 1.0) + (length - span) / span) / length);
+  return {.max_error = output * 1.01 + weight * 6 / rms,
+          .l2_error = output + weight};
+}
+
+std::vector<Attention::Problem> Attention::Sweep() {
+  std::vector<Problem> problems;
+  const auto add = [&](const AttentionLayer& layer, Extent extent,
+                       int64_t window) {
+    Problem p;
+    p.shape = absl::StrCat(layer.model, window > 0 ? ".window" : "");
+    if (window > 0) absl::StrAppend(&p.shape, window);
+    p.batch = extent.batch;
+    p.seqlen = extent.seqlen;
+    p.heads = layer.heads;
+    p.kv_heads = layer.kv_heads;
+    p.head_dim = layer.head_dim;
+    p.window = window;
+    problems.push_back(p);
+  };
+  for (const AttentionLayer& layer : kAttentionLayers) {
+    for (const Extent& extent : kLongExtents) add(layer, extent, 0);
+    if (layer.model != "qwen2.5-1.5b") continue;
+    add(layer, {8, 4096}, 0);
+    for (const Extent& extent : kLongExtents) add(layer, extent, 1024);
+  }
+  return problems;
+}
+
+std::vector<Attention::Problem> Attention::TestProblems() {
+  std::vector<Problem> problems;
+  // batch, seqlen, heads, kv_heads, head_dim, window
+  for (const auto& [batch, seqlen, heads, kv_heads, head_dim, window] :
+       {std::tuple{1, 1, 1, 1, 64, 0},
+        {2, 3, 4, 2, 64, 0},
+        {1, 33, 7, 1, 64, 0},
+        {2, 65, 2, 1, 80, 0},
+        {1, 130, 3, 3, 96, 0},
+        {1, 64, 2, 1, 256, 0},
+        {1, 577, 2, 1, 128, 0},  // longer than a tile of keys
+        {1, 1100, 4, 1, 64, 0},
+        {1, 512, 14, 2, 64, 0},  // qwen2.5-0.5b
+        {1, 65, 1, 1, 64, 1},
+        {2, 100, 4, 2, 80, 7},
+        {1, 300, 2, 1, 128, 64},
+        {1, 300, 6, 2, 96, 1000},  // a window longer than the prompt
+        {1, 1100, 2, 1, 64, 513},
+        {1, 1100, 1, 1, 256, 100}}) {
+    Problem p;
+    p.shape =
+        absl::StrCat("custom.heads", heads, "-kv", kv_heads, "-dim", head_dim);
+    if (window > 0) absl::StrAppend(&p.shape, "-window", window);
+    p.batch = batch;
+    p.seqlen = seqlen;
+    p.heads = heads;
+    p.kv_heads = kv_heads;
+    p.head_dim = head_dim;
+    p.window = window;
+    problems.push_back(p);
+  }
+  return problems;
+}
+
+namespace {
+const bool registered = AddOperator<Attention>();
+}  // namespace
+
+}  // namespace seqmark

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Causal attention over a prompt (Vaswani et al. 2017, arXiv:1706.03762, eq.
+// 1), with grouped-query heads (Ainslie et al. 2023, arXiv:2305.13245) and an
+// optional sliding window (Beltagy et al. 2020, arXiv:2004.05150):
+//
+//   o[i] = sum_j softmax_j(q[i] . k[j] / sqrt(head_dim)) v[j]
+//
+// over the keys j that query i sees: i - window < j <= i, without a window
+// 0 <= j <= i. Query head h reads key and value head h / (heads / kv_heads).
+//
+// Only pairs that are seen count: 4 head_dim flops of matrix products and one
+// exponential each. So it is bound by the matrix units, and for small head_dim
+// by the exponentials: at 64 they weigh the same on a GPU whose special
+// function unit does one for 256 matrix flops. Memory is O(seqlen) always:
+// no provider may hold the scores of all pairs.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "fixtures/op.h"
+
+namespace seqmark {
+
+struct Attention {
+  static constexpr absl::string_view kName = "attention";
+
+  struct Problem : ProblemAxes {
+    int64_t heads = 0;
+    int64_t kv_heads = 0;  // divides heads
+    int64_t head_dim = 0;
+    int64_t window = 0;  // keys that a query sees at most; 0: all before it
+
+    // The most keys a query sees.
+    int64_t span() const {
+      return window > 0 ? std::min(window, seqlen) : seqlen;
+    }
+    // (query, key) pairs that are seen, of one head of one sequence.
+    double pairs() const {
+      const double w = static_cast<double>(span());
+      return w * (w + 1) / 2 + static_cast<double>(seqlen - span()) * w;
+    }
+  };
+
+  // Batch and sequence strides may be any (views into a fused projection);
+  // the heads of a token are contiguous.
+  struct Args {
+    Tensor q;  // (batch, seqlen, heads, head_dim)
+    Tensor k;  // (batch, seqlen, kv_heads, head_dim)
+    Tensor v;  // (batch, seqlen, kv_heads, head_dim)
+    Tensor o;  // (batch, seqlen, heads, head_dim)
+  };
+
+  template <class V>
+  static void Visit(const Problem& p, Args& a, V&& visit) {
+    const Dims queries = {p.batch, p.seqlen, p.heads, p.head_dim};
+    const Dims keys = {p.batch, p.seqlen, p.kv_heads, p.head_dim};
+    using enum Role;
+    visit(TensorSpec{"q", kActivation, p.dtype, queries}, a.q);
+    visit(TensorSpec{"k", kActivation, p.dtype, keys}, a.k);
+    visit(TensorSpec{"v", kActivation, p.dtype, keys}, a.v);
+    visit(TensorSpec{"o", kOutput, p.dtype, queries}, a.o);
+  }
+
+  static Cost GetCost(const Problem& p);
+  static Tolerance GetTolerance(const Problem& p);
+  static std::vector<Problem> Sweep();
+  static std::vector<Problem> TestProblems();
+  static void Reference(const Problem& p, const Args& a);
+  static void CountedReference(const Problem& p, const Args& a);
+};
+
+}  // namespace seqmark

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Flash attention on the CPU: oneDNN's matmul (AMX tiles or dot-product
+// instructions where the CPU has them) for the two products of a tile,
+// softmax_highway.cc between them. Three things keep a tile's products near
+// the matrix units' rate:
+// - K^T and V are packed once a call into the layout that the products read,
+//   in granules of keys; a tile is any run of granules, so that tiles are
+//   long, yet end within a granule of the diagonal or the window.
+// - The query heads that share a key head are stacked: 256 rows a tile.
+// - Primitives are made in the plan, for one thread, and run inside a thread
+//   of the call; no tile is shared between threads.
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "fixtures/op_fixture.h"
+#include "ops/attention/attention.h"
+#include "ops/attention/softmax_highway.h"
+#include "ops/onednn_matmul.h"
+
+namespace seqmark {
+namespace {
+
+using dnnl::memory;
+using Tag = memory::format_tag;
+
+constexpr int64_t kRows = 256;      // of a tile: queries x heads of a group
+constexpr int64_t kTileKeys = 512;  // scores of a tile: 512 KiB, in L2
+constexpr int64_t kGranule = 64;
+constexpr int64_t kBlock = kAttentionOutputBlock;
+
+constexpr int64_t RoundUp(int64_t n, int64_t to) {
+  return (n + to - 1) / to * to;
+}
+
+// oneDNN splits a primitive for the threads there are when it is made.
+class OneThread {
+ public:
+  OneThread() : threads_(omp_get_max_threads()) { omp_set_num_threads(1); }
+  ~OneThread() { omp_set_num_threads(threads_); }
+
+ private:
+  int threads_;
+};
+
+// The products of a tile of `keys` keys, and where their operands are.
+struct TileProducts {
+  dnnl::matmul scores;   // (rows, depth) x (depth, keys) = (rows, keys)
+  dnnl::matmul outputs;  // (rows, keys) x (keys, kBlock) += (rows, kBlock)
+  memory::desc q, k, s, w, v, o, scores_scratch, outputs_scratch;
+};
+
+// What a thread works in; its memory objects point into its part of scratch.
+struct Worker {
+  using Arguments = std::unordered_map<int, memory>;
+  dnnl::stream stream{DnnlCpu()};
+  std::vector<Arguments> scores, outputs;  // for tiles of 1, 2, ... granules
+  memory k_plain, v_plain, k_packed, v_packed;
+  SoftmaxTile tile;
+  std::byte* q = nullptr;     // (rows, depth)
+  std::byte* rows = nullptr;  // (granule, depth or kBlock) before packing
+  absl::Status status;
+};
+
+class FlashAttention {
+ public:
+  FlashAttention(const Attention::Problem& p, const Attention::Args& a)
+      : p_(p), a_(a) {}
+
+  absl::Status Init(Device& device);
+  absl::Status Run();
+
+ private:
+  void MakeProducts(int64_t granule, int64_t most_keys);
+  bool GranulesConcatenate() const;
+  absl::Status MakeWorkers(Device& device);
+  void Pack(Worker& worker, int64_t item);
+  void Attend(Worker& worker, int64_t item);
+
+  // The packed granule `index` of the key head `kv` (of all sequences).
+  std::byte* PackedK(int64_t kv, int64_t index) const {
+    return static_cast<std::byte*>(packed_.data()) +
+           (kv * granules_ + index) * k_bytes_;
+  }
+  std::byte* PackedV(int64_t kv, int64_t block, int64_t index) const {
+    return static_cast<std::byte*>(packed_.data()) +
+           p_.batch * p_.kv_heads * granules_ * k_bytes_ +
+           ((kv * blocks_ + block) * granules_ + index) * v_bytes_;
+  }
+  // Row `l` of sequence `b`, head `h`.
+  std::byte* At(const Tensor& t, int64_t b, int64_t l, int64_t h) const {
+    return t.as<std::byte>() +
+           (b * t.strides[0] + l * t.strides[1] + h * p_.head_dim) *
+               SizeOf(t.dtype);
+  }
+
+  const Attention::Problem p_;
+  const Attention::Args a_;
+  DType compute_ = DType::kF32;  // of the products' operands
+  int64_t group_ = 1;            // query heads a key head
+  int64_t block_queries_ = 1;
+  int64_t rows_ = 1;     // block_queries_ * group_
+  int64_t depth_ = 1;    // head_dim, padded
+  int64_t blocks_ = 1;   // of kBlock, that hold head_dim
+  int64_t granule_ = 1;  // keys
+  int64_t granules_ = 1;
+  size_t k_bytes_ = 0, v_bytes_ = 0;    // of a packed granule
+  std::vector<TileProducts> products_;  // for tiles of 1, 2, ... granules
+  std::vector<Worker> workers_;
+  dnnl::reorder pack_k_, pack_v_;  // of a granule
+  Buffer packed_, scratch_;
+};
+
+absl::Status FlashAttention::Init(Device& device) {
+  // Without products of the dtype they are f32: exact, where bf16 products of
+  // f16 inputs would not be.
+  compute_ = DnnlHasMatmul(p_.dtype) ? p_.dtype : DType::kF32;
+  group_ = p_.heads / p_.kv_heads;
+  block_queries_ = std::max<int64_t>(kRows / group_ / 16, 1) * 16;
+  block_queries_ = std::min(block_queries_, p_.seqlen);
+  rows_ = block_queries_ * group_;
+  depth_ = RoundUp(p_.head_dim, 32);
+  blocks_ = RoundUp(p_.head_dim, kBlock) / kBlock;
+  absl::Status status = CatchDnnl([&] {
+    MakeProducts(kGranule, kTileKeys);
+    // A layout that cannot be cut has one tile size.
+    if (!GranulesConcatenate()) MakeProducts(kTileKeys / 2, kTileKeys / 2);
+  });
+  if (!status.ok()) return status;
+  granules_ = RoundUp(p_.seqlen, granule_) / granule_;
+  k_bytes_ = products_[0].k.get_size();
+  v_bytes_ = products_[0].v.get_size();
+  auto packed = device.Allocate(
+      p_.batch * p_.kv_heads * granules_ * (k_bytes_ + blocks_ * v_bytes_),
+      MemoryClass::kWorkspace);
+  if (!packed.ok()) return packed.status();
+  packed_ = *std::move(packed);
+  absl::Status made;
+  status = CatchDnnl([&] { made = MakeWorkers(device); });
+  return status.ok() ? made : status;
+}
+
+void FlashAttention::MakeProducts(int64_t granule, int64_t most_keys) {
+  const OneThread one_thread;
+  const auto type = DnnlType(compute_), f32 = memory::data_type::f32;
+  dnnl::post_ops add;
+  add.append_sum(1.0f);
+  dnnl::primitive_attr accumulate;
+  accumulate.set_post_ops(add);
+  granule_ = granule;
+  products_.clear();
+  for (int64_t n = granule; n <= most_keys; n += granule) {
+    TileProducts& t = products_.emplace_back();
+    t.q = memory::desc({rows_, depth_}, type, Tag::ab);
+    t.s = memory::desc({rows_, n}, f32, Tag::ab);
+    t.w = memory::desc({rows_, n}, type, Tag::ab);
+    t.o = memory::desc({rows_, kBlock}, f32, Tag::ab);
+    const auto scores =
+        DescribeMatmul(t.q, memory::desc({depth_, n}, type, Tag::any), {}, t.s);
+    const auto outputs = DescribeMatmul(
+        t.w, memory::desc({n, kBlock}, type, Tag::any), {}, t.o, accumulate);
+    t.k = scores.weights_desc();
+    t.v = outputs.weights_desc();
+    t.scores_scratch = scores.scratchpad_desc();
+    t.outputs_scratch = outputs.scratchpad_desc();
+    t.scores = dnnl::matmul(scores);
+    t.outputs = dnnl::matmul(outputs);
+  }
+}
+
+// Whether a tile's packed keys and values are those of its granules one after
+// another, for each size of tile.
+bool FlashAttention::GranulesConcatenate() const {
+  dnnl::stream stream(DnnlCpu());
+  const auto pack = [&](const std::vector<uint8_t>& from, memory::dims dims,
+                        Tag tag, const memory::desc& to_desc, uint8_t* to) {
+    memory plain({dims, DnnlType(compute_), tag}, DnnlCpu(),
+                       const_cast<uint8_t*>(from.data()));
+    memory packed(to_desc, DnnlCpu(), to);
+    dnnl::reorder(plain, packed).execute(stream, plain, packed);
+    stream.wait();
+  };
+  const auto concatenates = [&](int64_t width, Tag tag,
+                                memory::desc TileProducts::*desc,
+                                size_t count) {
+    const memory::desc &whole = products_[count - 1].*desc,
+                       &part = products_[0].*desc;
+    if (whole.get_size() != count * part.get_size()) return false;
+    const int64_t keys = count * granule_;
+    // Small integers, exact in every type, that differ from key to key.
+    std::vector<uint8_t> rows(keys * width * SizeOf(compute_));
+    for (int64_t i = 0; i < keys * width; ++i)
+      StoreElement(compute_, rows.data(), i, (i / width + i % width * 7) % 251);
+    std::vector<uint8_t> tile(whole.get_size()), granules(tile.size());
+    const auto dims = [&](int64_t n) {
+      return tag == Tag::ba ? memory::dims{width, n} : memory::dims{n, width};
+    };
+    pack(rows, dims(keys), tag, whole, tile.data());
+    const size_t granule_bytes = granule_ * width * SizeOf(compute_);
+    for (size_t g = 0; g < count; ++g)
+      pack({rows.begin() + g * granule_bytes,
+            rows.begin() + (g + 1) * granule_bytes},
+           dims(granule_), tag, part, granules.data() + g * part.get_size());
+    return tile == granules;
+  };
+  for (size_t count = 2; count <= products_.size(); ++count)
+    if (!concatenates(depth_, Tag::ba, &TileProducts::k, count) ||
+        !concatenates(kBlock, Tag::ab, &TileProducts::v, count))
+      return false;
+  return true;
+}
+
+absl::Status FlashAttention::MakeWorkers(Device& device) {
+  // One thread's parts, each on cache lines of its own.
+  const TileProducts& largest = products_.back();
+  size_t bytes = 0;
+  const auto part = [&](size_t size) {
+    const size_t at = bytes;
+    bytes += RoundUp(size, 256);
+    return at;
+  };
+  const size_t q = part(largest.q.get_size()), s = part(largest.s.get_size()),
+               w = part(largest.w.get_size()),
+               o = part(blocks_ * largest.o.get_size()),
+               greatest = part(rows_ * sizeof(float)),
+               sums = part(rows_ * sizeof(float)),
+               rows =
+                   part(granule_ * std::max(depth_, kBlock) * SizeOf(compute_));
+  size_t scratch_bytes = 0;
+  for (const TileProducts& t : products_)
+    scratch_bytes = std::max({scratch_bytes, t.scores_scratch.get_size(),
+                              t.outputs_scratch.get_size()});
+  const size_t scratch = part(scratch_bytes);
+  auto buffer =
+      device.Allocate(bytes * device.threads(), MemoryClass::kWorkspace);
+  if (!buffer.ok()) return buffer.status();
+  scratch_ = *std::move(buffer);
+
+  const memory::desc k_plain({depth_, granule_}, DnnlType(compute_), Tag::ba),
+      v_plain({granule_, kBlock}, DnnlType(compute_), Tag::ab);
+  workers_.resize(device.threads());
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    Worker& worker = workers_[i];
+    auto* const base = static_cast<std::byte*>(scratch_.data()) + i * bytes;
+    const auto at = [&](const memory::desc& desc, size_t offset) {
+      return memory(desc, DnnlCpu(), base + offset);
+    };
+    for (const TileProducts& t : products_) {
+      worker.scores.push_back(
+          {{DNNL_ARG_SRC, at(t.q, q)},
+           {DNNL_ARG_WEIGHTS, memory(t.k, DnnlCpu(), packed_.data())},
+           {DNNL_ARG_DST, at(t.s, s)},
+           {DNNL_ARG_SCRATCHPAD, at(t.scores_scratch, scratch)}});
+      worker.outputs.push_back(
+          {{DNNL_ARG_SRC, at(t.w, w)},
+           {DNNL_ARG_WEIGHTS, memory(t.v, DnnlCpu(), packed_.data())},
+           {DNNL_ARG_DST, at(t.o, o)},
+           {DNNL_ARG_SCRATCHPAD, at(t.outputs_scratch, scratch)}});
+    }
+    worker.k_plain = at(k_plain, rows);
+    worker.v_plain = at(v_plain, rows);
+    worker.k_packed = memory(products_[0].k, DnnlCpu(), packed_.data());
+    worker.v_packed = memory(products_[0].v, DnnlCpu(), packed_.data());
+    worker.q = base + q;
+    worker.rows = base + rows;
+    worker.tile = {
+        .scores = reinterpret_cast<float*>(base + s),
+        .weights = base + w,
+        .weights_dtype = compute_,
+        .rows = rows_,
+        .group = group_,
+        .span = p_.span(),
+        .scale = static_cast<float>(M_LOG2E / std::sqrt(p_.head_dim)),
+        .greatest = reinterpret_cast<float*>(base + greatest),
+        .sums = reinterpret_cast<float*>(base + sums),
+        .outputs = reinterpret_cast<float*>(base + o),
+        .blocks = blocks_};
+  }
+  const OneThread one_thread;
+  pack_k_ = dnnl::reorder(workers_[0].k_plain, workers_[0].k_packed);
+  pack_v_ = dnnl::reorder(workers_[0].v_plain, workers_[0].v_packed);
+  return absl::OkStatus();
+}
+
+// Keys beyond the prompt are packed as zeros: never seen, but multiplied.
+void FlashAttention::Pack(Worker& worker, int64_t item) {
+  const int64_t index = item % granules_, kv = item / granules_;
+  const int64_t b = kv / p_.kv_heads, h = kv % p_.kv_heads;
+  const int64_t key = index * granule_;
+  const int64_t keys = std::min(granule_, p_.seqlen - key);
+  const auto load = [&](const Tensor& t, int64_t at, int64_t width,
+                        int64_t padded) {
+    AttentionLoad(t.dtype, At(t, b, key, h) + at * SizeOf(t.dtype),
+                  t.strides[1], keys, width, compute_, worker.rows, padded);
+    const size_t row_bytes = padded * SizeOf(compute_);
+    std::memset(worker.rows + keys * row_bytes, 0,
+                (granule_ - keys) * row_bytes);
+  };
+  load(a_.k, 0, p_.head_dim, depth_);
+  worker.k_packed.set_data_handle(PackedK(kv, index));
+  pack_k_.execute(worker.stream, worker.k_plain, worker.k_packed);
+  for (int64_t block = 0; block < blocks_; ++block) {
+    const int64_t at = block * kBlock;
+    load(a_.v, at, std::min(kBlock, p_.head_dim - at), kBlock);
+    worker.v_packed.set_data_handle(PackedV(kv, block, index));
+    pack_v_.execute(worker.stream, worker.v_plain, worker.v_packed);
+  }
+}
+
+// One block of queries of all heads that share a key head.
+void FlashAttention::Attend(Worker& worker, int64_t item) {
+  const int64_t kv = item % (p_.batch * p_.kv_heads);
+  const int64_t b = kv / p_.kv_heads, h = kv % p_.kv_heads * group_;
+  const int64_t query = item / (p_.batch * p_.kv_heads) * block_queries_;
+  const int64_t queries = std::min(block_queries_, p_.seqlen - query);
+  const size_t row_bytes = depth_ * SizeOf(compute_);
+  std::memset(worker.q + queries * group_ * row_bytes, 0,
+              (block_queries_ - queries) * group_ * row_bytes);
+  for (int64_t i = 0; i < queries; ++i)
+    AttentionLoad(p_.dtype, At(a_.q, b, query + i, h), p_.head_dim, group_,
+                  p_.head_dim, compute_, worker.q + i * group_ * row_bytes,
+                  depth_);
+  SoftmaxTile& tile = worker.tile;
+  tile.query = query;
+  std::fill_n(tile.greatest, rows_, -HUGE_VALF);
+  std::fill_n(tile.sums, rows_, 0.0f);
+  std::fill_n(tile.outputs, blocks_ * rows_ * kBlock, 0.0f);
+
+  const int64_t first = std::max<int64_t>(0, query + 1 - p_.span()) / granule_;
+  const int64_t last = (query + queries - 1) / granule_;
+  const auto most = static_cast<int64_t>(products_.size());
+  for (int64_t index = first; index <= last; index += most) {
+    const int64_t count = std::min(most, last + 1 - index);
+    const TileProducts& products = products_[count - 1];
+    auto& scores = worker.scores[count - 1];
+    scores.at(DNNL_ARG_WEIGHTS).set_data_handle(PackedK(kv, index));
+    products.scores.execute(worker.stream, scores);
+    tile.key = index * granule_;
+    tile.keys = count * granule_;
+    AttentionSoftmax(tile);
+    auto& outputs = worker.outputs[count - 1];
+    for (int64_t block = 0; block < blocks_; ++block) {
+      outputs.at(DNNL_ARG_WEIGHTS).set_data_handle(PackedV(kv, block, index));
+      outputs.at(DNNL_ARG_DST)
+          .set_data_handle(tile.outputs + block * rows_ * kBlock);
+      products.outputs.execute(worker.stream, outputs);
+    }
+  }
+  for (int64_t i = 0; i < queries; ++i)
+    AttentionStore(tile, i * group_, group_, p_.head_dim, p_.dtype,
+                   At(a_.o, b, query + i, h));
+}
+
+absl::Status FlashAttention::Run() {
+  const int64_t heads = p_.batch * p_.kv_heads;
+  const int64_t blocks = RoundUp(p_.seqlen, block_queries_) / block_queries_;
+#pragma omp parallel num_threads(static_cast <int>(workers_.size()))
+  {
+    Worker& worker = workers_[omp_get_thread_num()];
+    worker.status = absl::OkStatus();
+#pragma omp for schedule(static)
+    for (int64_t item = 0; item < heads * granules_; ++item)
+      worker.status.Update(CatchDnnl([&] { Pack(worker, item); }));
+      // The last queries see the most keys: they go first.
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t item = heads * blocks - 1; item >= 0; --item)
+      worker.status.Update(CatchDnnl([&] { Attend(worker, item); }));
+  }
+  absl::Status status;
+  for (const Worker& worker : workers_) status.Update(worker.status);
+  return status;
+}
+
+absl::StatusOr<Launch> Plan(const Attention::Problem& p,
+                            const Attention::Args& a, Device& device) {
+  auto attention = std::make_shared<FlashAttention>(p, a);
+  if (absl::Status s = attention->Init(device); !s.ok()) return s;
+  return [attention](Stream) { return attention->Run(); };
+}
+
+const bool registered =
+    AddProvider<Attention>({.name = "onednn",
+                            .device = DeviceKind::kCpu,
+                            .dtypes = {DType::kBF16, DType::kF16, DType::kF32},
+                            .plan = Plan});
+
+}  // namespace
+}  // namespace seqmark

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The sum over a row that norms on the CPU start from. Include as
+// fixtures/simd-inl.h is.
+#if defined(SEQMARK_OPS_NORM_ROW_SUM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SEQMARK_OPS_NORM_ROW_SUM_INL_H_
+#undef SEQMARK_OPS_NORM_ROW_SUM_INL_H_
+#else
+#define SEQMARK_OPS_NORM_ROW_SUM_INL_H_
+#endif
+
+#include "fixtures/simd-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace seqmark {
+namespace HWY_NAMESPACE {
+
+// The sum of term(i, n), n terms from i whose other lanes are ignored, over
+// [0, count). Four sums at once: one would wait for each addition.
+template <class Term>
+HWY_INLINE float RowSum(F32Tag d, int64_t count, Term&& term) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto sum0 = hn::Zero(d), sum1 = sum0, sum2 = sum0, sum3 = sum0;
+  int64_t i = 0;
+  for (; i + 4 * lanes <= count; i += 4 * lanes) {
+    sum0 = hn::Add(sum0, term(i, lanes));
+    sum1 = hn::Add(sum1, term(i + lanes, lanes));
+    sum2 = hn::Add(sum2, term(i + 2 * lanes, lanes));
+    sum3 = hn::Add(sum3, term(i + 3 * lanes, lanes));
+  }
+  for (; i + lanes <= count; i += lanes) sum0 = hn::Add(sum0, term(i, lanes));
+  if (i < count)
+    sum1 = hn::Add(
+        sum1, hn::IfThenElseZero(hn::FirstN(d, count - i), term(i, count - i)));
+  const auto sum = hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3));
+  return hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace seqmark
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the kernels over chunks share: the problem as they see it, the tile of
+// a CTA and its shared memory, the loads of a chunk, its decays, and the
+// update of the state, which lives in registers.
+//
+// A CTA takes kHeads neighbouring heads of one group over a run of chunks (a
+// segment). Rows (head, p) of all its heads are one axis; each warp owns kRows
+// of them, for all d_state columns of the state and all tokens of y^T, so that
+// states never leave registers and B and C are read from shared memory once
+// for kRows rows.
+#pragma once
+
+#include "ops/ssd_scan/mma.cuh"
+
+namespace seqmark::ssd {
+
+inline constexpr int kChunk = 64;  // tokens
+inline constexpr float kLog2E = 1.4426950408889634f;
+// 2^x is exactly zero in f32, subnormals flushed, for x below this.
+inline constexpr float kVanished = -127.0f;
+
+struct Strides {  // in elements
+  int64_t batch = 0;
+  int64_t token = 0;
+};
+
+template <class T>
+struct Params {
+  const T* x;
+  const T* dt;
+  const T* B;
+  const T* C;
+  const T* z;                  // or null
+  const float* A;              // (heads)
+  const float* D;              // (heads), or null
+  const float* dt_bias;        // (heads), or null
+  const float* initial_state;  // (batch, heads, head_dim, d_state), or null
+  T* y;
+  float* final_state;  // (batch, heads, head_dim, d_state)
+  // The state each segment starts from, and before the passing kernel what it
+  // adds: (batch, segments, heads, head_dim, d_state).
+  float* states;
+  float* decays;  // of a whole segment: (batch, segments, heads)
+  Strides x_strides, dt_strides, B_strides, C_strides, z_strides, y_strides;
+  int batch, seqlen, heads, head_dim, groups, d_state;
+  int segments, segment_chunks;
+};
+
+template <class T, int kHeadDim, int kStateSize>
+struct Tile {
+  using Element = T;
+  static constexpr int kP = kHeadDim;
+  static constexpr int kN = kStateSize;  // d_state, padded with zeros
+  // 128 registers of state a thread.
+  static constexpr int kRows = kN == 256 ? 16 : 32;
+  static constexpr int kWarps = kP * kN > 128 * 128 ? 8 : 4;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kHeads = kWarps * kRows / kP;
+  static constexpr int kMTiles = kRows / 16;
+  static constexpr int kNTiles = kN / 8;
+  // B and x of the next chunk are copied behind this one's work, where two
+  // stages fit the 99 KB that every architecture has.
+  static constexpr int kStages = kN == 256 ? 1 : 2;
+  static constexpr int kCtas = kWarps == 8 ? 1 : 2;  // meant to share an SM
+
+  static constexpr int kInputRow = kN * 2;  // bytes: B, C
+  static constexpr int kXRow = kP * 2;
+  static constexpr int kInputBytes = kChunk * kInputRow;
+  static constexpr int kXBytes = kChunk * kXRow;  // a head's
+  static constexpr int kScoreRow = kChunk * 2;
+  static constexpr int kScoreBytes = kChunk * kScoreRow;  // a head's
+  static_assert(kInputRow % 128 == 0 && kXRow % 128 == 0);
+  static_assert(kHeads >= 1 && kHeads <= kWarps);
+};
+
+// A chunk's decays for one head, as powers of two: a is the cumulative sum of
+// step * A from the chunk's start, so exp2(a) decays the state before it, and
+// after - a is the exponent from a token to where the state is wanted.
+struct Decays {
+  float a[kChunk];
+  float step[kChunk];
+  float after;
+  float unused[3];
+};
+
+template <class Tile>
+struct StateSharedMemory {
+  alignas(512) uint8_t B[Tile::kStages][Tile::kInputBytes];
+  alignas(512) uint8_t x[Tile::kStages][Tile::kHeads][Tile::kXBytes];
+  Decays decays[2][Tile::kHeads];
+};
+
+// Which heads, segment and warp rows this thread works on.
+template <class Tile>
+struct Place {
+  int batch, group, segment, first_head, heads;
+  int lane, warp, slot, row;  // slot: the warp's head; row: its first p
+
+  template <class P>
+  __device__ __forceinline__ Place(const P& p, int segments) {
+    const int heads_per_group = p.heads / p.groups;
+    const int sets = (heads_per_group + Tile::kHeads - 1) / Tile::kHeads;
+    int block = blockIdx.x;
+    const int set = block % sets;
+    block /= sets;
+    group = block % p.groups;
+    block /= p.groups;
+    segment = block % segments;
+    batch = block / segments;
+    first_head = group * heads_per_group + set * Tile::kHeads;
+    heads = min(Tile::kHeads, heads_per_group - set * Tile::kHeads);
+    lane = threadIdx.x % 32;
+    warp = threadIdx.x / 32;
+    slot = warp * Tile::kRows / Tile::kP;
+    row = warp * Tile::kRows % Tile::kP;
+  }
+  __device__ __forceinline__ int head() const { return first_head + slot; }
+  // The warp's head exists (the last CTA of a group may have fewer).
+  __device__ __forceinline__ bool active() const { return slot < heads; }
+};
+
+// Copies `count` rows of kColumns 16-byte columns, all by the whole CTA; row r
+// starts at from + r * stride. Rows from `count` on and columns that are not
+// `valid` are zeros. `to(row, column)` is where a piece goes.
+template <class Tile, int kColumns, class T, class To>
+__device__ __forceinline__ void CopyRows(const T* from, int64_t stride,
+                                         int count, bool valid, To&& to) {
+  constexpr int kRowsAtOnce = Tile::kThreads / kColumns;
+  const int thread = Opaque(threadIdx.x);
+  const int row = thread / kColumns;
+  const T* source = from + row * stride + thread % kColumns * 8;
+#pragma unroll
+  for (int i = 0; i < kChunk; i += kRowsAtOnce) {
+    const bool exists = valid && row + i < count;
+    CopyAsync16(to(row + i, thread % kColumns), exists ? source : from, exists);
+    source += kRowsAtOnce * stride;
+  }
+}
+
+// A chunk of B or C; zeros beyond the sequence and d_state.
+template <class Tile, class T>
+__device__ __forceinline__ void CopyInput(const Params<T>& p,
+                                          const Place<Tile>& place,
+                                          const T* from, const Strides& strides,
+                                          int token, uint8_t* to) {
+  constexpr int kColumns = Tile::kN / 8;
+  const uint32_t tile = SharedAddress(to);
+  CopyRows<Tile, kColumns>(
+      from + place.batch * strides.batch + token * strides.token +
+          static_cast<int64_t>(place.group) * p.d_state,
+      strides.token, p.seqlen - token,
+      static_cast<int>(threadIdx.x) % kColumns * 8 < p.d_state,
+      [&](int row, int column) {
+        return tile + Swizzled(row, column, Tile::kInputRow);
+      });
+}
+
+// A chunk of x of all the CTA's heads, which are neighbours in memory.
+template <class Tile, class T>
+__device__ __forceinline__ void CopyX(const Params<T>& p,
+                                      const Place<Tile>& place, int token,
+                                      uint8_t (*to)[Tile::kXBytes]) {
+  constexpr int kHeadColumns = Tile::kP / 8;
+  constexpr int kColumns = Tile::kHeads * kHeadColumns;
+  const uint32_t tiles = SharedAddress(to);
+  CopyRows<Tile, kColumns>(
+      p.x + place.batch * p.x_strides.batch + token * p.x_strides.token +
+          static_cast<int64_t>(place.first_head) * Tile::kP,
+      p.x_strides.token, p.seqlen - token,
+      static_cast<int>(threadIdx.x) % kColumns / kHeadColumns < place.heads,
+      [&](int row, int column) {
+        return tiles + column / kHeadColumns * Tile::kXBytes +
+               Swizzled(row, column % kHeadColumns, Tile::kXRow);
+      });
+}
+
+// Raw steps of a chunk for the head `warp`, two tokens a lane, fetched early.
+template <class Tile, class T>
+struct RawSteps {
+  T value[2];
+  __device__ __forceinline__ void Fetch(const Params<T>& p,
+                                        const Place<Tile>& place, int token) {
+    if (place.warp >= place.heads) return;
+    const T* const from =
+        p.dt + place.batch * p.dt_strides.batch + place.first_head + place.warp;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int l = min(token + 2 * place.lane + i, p.seqlen - 1);
+      value[i] = from[l * p.dt_strides.token];
+    }
+  }
+};
+
+// Warp w < heads fills the decays of head w. Tokens past the end have step 0:
+// they neither decay nor add. `suffix` is the exponent by which what this
+// chunk adds decays later on; heads that do not exist have vanished.
+template <class Tile, class T>
+__device__ __forceinline__ void FillDecays(const Params<T>& p,
+                                           const Place<Tile>& place,
+                                           const RawSteps<Tile, T>& raw,
+                                           int token, float suffix,
+                                           Decays* decays) {
+  if (place.warp >= Tile::kHeads) return;
+  Decays& out = decays[place.warp];
+  const int lane = place.lane;
+  const bool exists = place.warp < place.heads;
+  const int head = exists ? place.first_head + place.warp : place.first_head;
+  const float bias = p.dt_bias != nullptr ? p.dt_bias[head] : 0.0f;
+  const float rate = p.A[head] * kLog2E;
+  float step[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    step[i] = exists && token + 2 * lane + i < p.seqlen
+                  ? SoftplusFast(ToFloat(raw.value[i]) + bias)
+                  : 0.0f;
+  const float first = step[0] * rate;
+  float sum = first + step[1] * rate;  // inclusive scan over lanes
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const float before = __shfl_up_sync(~0u, sum, offset);
+    if (lane >= offset) sum += before;
+  }
+  const float before = __shfl_up_sync(~0u, sum, 1);
+  *reinterpret_cast<float2*>(&out.a[2 * lane]) = {
+      (lane > 0 ? before : 0.0f) + first, sum};
+  *reinterpret_cast<float2*>(&out.step[2 * lane]) = {step[0], step[1]};
+  if (lane == 31) out.after = exists ? sum + suffix : 2 * kVanished;
+}
+
+template <class Tile>
+using StateRegisters = float[Tile::kMTiles][Tile::kNTiles][4];
+// x^T of a chunk as A fragments: rows p, columns tokens.
+template <class Tile>
+using XRegisters = uint32_t[Tile::kMTiles][kChunk / 16][4];
+
+template <class Tile>
+__device__ __forceinline__ void LoadX(const Place<Tile>& place,
+                                      const uint8_t* x, XRegisters<Tile>& out) {
+  const uint32_t rows =
+      Across(SharedAddress(x), Opaque(place.lane), place.row / 8, Tile::kXRow);
+#pragma unroll
+  for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+    for (int j = 0; j < kChunk / 16; ++j)
+      LoadMatricesTransposed(out[m][j],
+                             Shifted(rows, 16 * j, 2 * m, Tile::kXRow));
+}
+
+// state += (x * step * exp2(after - a))^T B
+template <class Tile>
+__device__ __forceinline__ void UpdateState(const Place<Tile>& place,
+                                            const Decays& decays,
+                                            const uint8_t* B,
+                                            const XRegisters<Tile>& x,
+                                            StateRegisters<Tile>& state) {
+  using T = typename Tile::Element;
+  const int lane = Opaque(place.lane), t = lane % 4;
+  const uint32_t rows = Down(SharedAddress(B), lane, 0, Tile::kInputRow);
+#pragma unroll
+  for (int j = 0; j < kChunk / 16; ++j) {
+    uint32_t scaled[Tile::kMTiles][4];
+#pragma unroll
+    for (int right = 0; right < 2; ++right) {
+      const int token = 16 * j + 8 * right + 2 * t;
+      const float2 a = *reinterpret_cast<const float2*>(&decays.a[token]);
+      const float2 step = *reinterpret_cast<const float2*>(&decays.step[token]);
+      const float2 weight = {step.x * Exp2Fast(decays.after - a.x),
+                             step.y * Exp2Fast(decays.after - a.y)};
+#pragma unroll
+      for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+        for (int r = 2 * right; r < 2 * right + 2; ++r) {
+          const float2 v = UnpackPair<T>(x[m][j][r]);
+          scaled[m][r] = PackPair<T>(v.x * weight.x, v.y * weight.y);
+        }
+    }
+#pragma unroll
+    for (int n = 0; n < Tile::kN / 16; ++n) {
+      uint32_t b[4];
+      LoadMatricesTransposed(b, Shifted(rows, 16 * j, 2 * n, Tile::kInputRow));
+#pragma unroll
+      for (int m = 0; m < Tile::kMTiles; ++m) {
+        Mma<T>(state[m][2 * n], scaled[m], b[0], b[1]);
+        Mma<T>(state[m][2 * n + 1], scaled[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// visit(value, offset) for each pair of neighbours of the state that exists;
+// offset within a (head_dim, d_state) matrix.
+template <class Tile, class Visit>
+__device__ __forceinline__ void ForEachStatePair(const Place<Tile>& place,
+                                                 int d_state,
+                                                 StateRegisters<Tile>& state,
+                                                 Visit&& visit) {
+  const int g = place.lane / 4, t = place.lane % 4;
+#pragma unroll
+  for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+    for (int n = 0; n < Tile::kNTiles; ++n) {
+      if (8 * n >= d_state) continue;
+#pragma unroll
+      for (int below = 0; below < 2; ++below) {
+        const int row = place.row + 16 * m + 8 * below + g;
+        visit(state[m][n][2 * below], state[m][n][2 * below + 1],
+              static_cast<int64_t>(row) * d_state + 8 * n + 2 * t);
+      }
+    }
+}
+
+}  // namespace seqmark::ssd

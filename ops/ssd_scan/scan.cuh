@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The last kernel: outputs of a segment, chunk by chunk, from the state it
+// starts from. With row i and column j tokens of the chunk,
+//
+//   scores[i][j] = (C_i . B_j) exp2(a_i - a_j) step_j   for j <= i
+//   y^T = exp2(a_i) state C^T + x^T scores^T
+//   state = exp2(a_last) state + (x step exp2(a_last - a))^T B
+//
+// y is computed transposed because then the state in its accumulators, rounded,
+// is the left operand of the first product, and x^T that of the other two.
+#pragma once
+
+#include "ops/ssd_scan/chunk.cuh"
+
+namespace seqmark::ssd {
+
+template <class Tile>
+struct ScanSharedMemory : StateSharedMemory<Tile> {
+  alignas(512) uint8_t C[Tile::kInputBytes];
+  alignas(512) uint8_t scores[Tile::kHeads][Tile::kScoreBytes];
+};
+
+// Every head's scores, as T. C B^T is shared by the heads; its ten 16 x 16
+// blocks on and below the diagonal are dealt to the warps.
+template <class Tile>
+__device__ __forceinline__ void FillScores(const Place<Tile>& place,
+                                           const Decays* decays,
+                                           const uint8_t* B,
+                                           ScanSharedMemory<Tile>& shared) {
+  using T = typename Tile::Element;
+  constexpr int kBlocks = 10;
+  constexpr int kDealt = (kBlocks + Tile::kWarps - 1) / Tile::kWarps;
+  const int lane = Opaque(place.lane);
+  const uint32_t b_rows = Across(SharedAddress(B), lane, 0, Tile::kInputRow);
+  const uint32_t c_rows =
+      Down(SharedAddress(shared.C), lane, 0, Tile::kInputRow);
+  int row[kDealt], column[kDealt];  // of the blocks
+#pragma unroll
+  for (int d = 0; d < kDealt; ++d) {
+    const int block = place.warp + d * Tile::kWarps;
+    row[d] = (block >= 1) + (block >= 3) + (block >= 6);
+    column[d] = block - row[d] * (row[d] + 1) / 2;
+  }
+  const auto dealt = [&](int d) {
+    return place.warp + d * Tile::kWarps < kBlocks;
+  };
+  float cb[kDealt][2][4] = {};
+#pragma unroll
+  for (int k = 0; k < Tile::kN / 16; ++k)
+#pragma unroll
+    for (int d = 0; d < kDealt; ++d)
+      if (dealt(d)) {
+        uint32_t a[4], b[4];
+        LoadMatrices(a, Shifted(c_rows, 16 * row[d], 2 * k, Tile::kInputRow));
+        LoadMatrices(b,
+                     Shifted(b_rows, 16 * column[d], 2 * k, Tile::kInputRow));
+        Mma<T>(cb[d][0], a, b[0], b[1]);
+        Mma<T>(cb[d][1], a, b[2], b[3]);
+      }
+  const int g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int h = 0; h < Tile::kHeads; ++h)
+#pragma unroll
+    for (int d = 0; d < kDealt; ++d)
+      if (dealt(d))
+#pragma unroll
+        for (int n = 0; n < 2; ++n) {
+          const int j = 16 * column[d] + 8 * n + 2 * t;
+          const float2 a_j = *reinterpret_cast<const float2*>(&decays[h].a[j]);
+          const float2 step =
+              *reinterpret_cast<const float2*>(&decays[h].step[j]);
+#pragma unroll
+          for (int below = 0; below < 2; ++below) {
+            const int i = 16 * row[d] + 8 * below + g;
+            const float a_i = decays[h].a[i];
+            const float* const v = &cb[d][n][2 * below];
+            const float v0 =
+                j <= i ? v[0] * step.x * Exp2Fast(a_i - a_j.x) : 0.0f;
+            const float v1 =
+                j + 1 <= i ? v[1] * step.y * Exp2Fast(a_i - a_j.y) : 0.0f;
+            *reinterpret_cast<uint32_t*>(
+                shared.scores[h] +
+                Swizzled(i, 2 * column[d] + n, Tile::kScoreRow) + 4 * t) =
+                PackPair<T>(v0, v1);
+          }
+        }
+}
+
+// Rounds 32 tokens of y^T, from token `first`, and puts them transposed in the
+// place of the x they were made of: the warp's own columns.
+template <class Tile>
+__device__ __forceinline__ void StageOutputs(
+    const Place<Tile>& place, int first, const float (&y)[Tile::kMTiles][4][4],
+    uint8_t* x) {
+  using T = typename Tile::Element;
+  const int lane = Opaque(place.lane), g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+    for (int n = 0; n < 4; ++n)
+#pragma unroll
+      for (int below = 0; below < 2; ++below) {
+        const uint32_t pair = TransposeMatrix(
+            PackPair<T>(y[m][n][2 * below], y[m][n][2 * below + 1]));
+        const int column = place.row / 8 + 2 * m + below;
+        *reinterpret_cast<uint32_t*>(
+            x + Swizzled(first + 8 * n + g, column, Tile::kXRow) + 4 * t) =
+            pair;
+      }
+}
+
+// The warp's rows of y from shared memory to y, gated on the way.
+template <class Tile, class T>
+__device__ __forceinline__ void StoreOutputs(const Params<T>& p,
+                                             const Place<Tile>& place,
+                                             int token, const uint8_t* staged) {
+  constexpr int kPieces = Tile::kRows / 8;  // of 16 bytes, in a token's row
+  constexpr int kTokens = 32 / kPieces;     // at once
+  const int lane = Opaque(place.lane), piece = lane % kPieces;
+  // Tokens that share a quarter of the warp are 4 apart: no bank conflicts.
+  const int order = lane / kPieces;
+  const int in_turn = kTokens == 8 ? (order & 1) * 4 + order / 2 : order;
+  const int64_t column =
+      static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
+#pragma unroll
+  for (int turn = 0; turn < kChunk / kTokens; ++turn) {
+    const int i = turn * kTokens + in_turn;
+    if (token + i >= p.seqlen) continue;
+    auto values = *reinterpret_cast<const Pack<T, 8>*>(
+        staged + Swizzled(i, place.row / 8 + piece, Tile::kXRow));
+    if (p.z != nullptr) {
+      const auto z = *reinterpret_cast<const Pack<T, 8>*>(
+          p.z + place.batch * p.z_strides.batch +
+          (token + i) * p.z_strides.token + column);
+#pragma unroll
+      for (int k = 0; k < 8; ++k)
+        values.v[k] =
+            FromFloat<T>(ToFloat(values.v[k]) * SiluFast(ToFloat(z.v[k])));
+    }
+    *reinterpret_cast<Pack<T, 8>*>(p.y + place.batch * p.y_strides.batch +
+                                   (token + i) * p.y_strides.token + column) =
+        values;
+  }
+}
+
+// y of a chunk for the warp's rows, into the place of its x.
+template <class Tile>
+__device__ __forceinline__ void ComputeOutputs(
+    const Place<Tile>& place, const Decays& decays, float skip,
+    const XRegisters<Tile>& x, const StateRegisters<Tile>& state,
+    ScanSharedMemory<Tile>& shared, uint8_t* staged) {
+  using T = typename Tile::Element;
+  const int lane = Opaque(place.lane), t = lane % 4;
+  const uint32_t c_rows =
+      Across(SharedAddress(shared.C), lane, 0, Tile::kInputRow);
+  const uint32_t score_rows = Across(SharedAddress(shared.scores[place.slot]),
+                                     lane, 0, Tile::kScoreRow);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {  // 32 tokens
+    float y[Tile::kMTiles][4][4] = {};
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k) {
+      uint32_t a[Tile::kMTiles][4];
+#pragma unroll
+      for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+          const float(&s)[4] = state[m][2 * k + r / 2];
+          a[m][r] = PackPair<T>(s[2 * (r % 2)], s[2 * (r % 2) + 1]);
+        }
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {  // 16 tokens
+        uint32_t b[4];
+        LoadMatrices(
+            b, Shifted(c_rows, 32 * half + 16 * pair, 2 * k, Tile::kInputRow));
+#pragma unroll
+        for (int m = 0; m < Tile::kMTiles; ++m) {
+          Mma<T>(y[m][2 * pair], a[m], b[0], b[1]);
+          Mma<T>(y[m][2 * pair + 1], a[m], b[2], b[3]);
+        }
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      const float2 a = *reinterpret_cast<const float2*>(
+          &decays.a[32 * half + 8 * n + 2 * t]);
+      const float2 factor = {Exp2Fast(a.x), Exp2Fast(a.y)};
+#pragma unroll
+      for (int m = 0; m < Tile::kMTiles; ++m) {
+        // Token tile n of this half is columns 8 (n % 2).. of x's tile.
+        const int j = 2 * half + n / 2;
+        const float2 top = UnpackPair<T>(x[m][j][2 * (n % 2)]);
+        const float2 bottom = UnpackPair<T>(x[m][j][2 * (n % 2) + 1]);
+        y[m][n][0] = y[m][n][0] * factor.x + skip * top.x;
+        y[m][n][1] = y[m][n][1] * factor.y + skip * top.y;
+        y[m][n][2] = y[m][n][2] * factor.x + skip * bottom.x;
+        y[m][n][3] = y[m][n][3] * factor.y + skip * bottom.y;
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < 2 * half + 2; ++j)
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        if (j > 2 * half + pair) continue;  // above the diagonal
+        uint32_t b[4];
+        LoadMatrices(b, Shifted(score_rows, 32 * half + 16 * pair, 2 * j,
+                                Tile::kScoreRow));
+#pragma unroll
+        for (int m = 0; m < Tile::kMTiles; ++m) {
+          Mma<T>(y[m][2 * pair], x[m][j], b[0], b[1]);
+          Mma<T>(y[m][2 * pair + 1], x[m][j], b[2], b[3]);
+        }
+      }
+    StageOutputs(place, 32 * half, y, staged);
+  }
+}
+
+template <class Tile, class T = typename Tile::Element>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
+    SegmentScan(const Params<T> p) {
+  extern __shared__ __align__(1024) uint8_t shared_bytes[];
+  auto& shared = *reinterpret_cast<ScanSharedMemory<Tile>*>(shared_bytes);
+  const Place<Tile> place(p, p.segments);
+  const int chunks = (p.seqlen + kChunk - 1) / kChunk;
+  const int first = place.segment * p.segment_chunks;
+  const int end = min(first + p.segment_chunks, chunks);
+
+  const auto copy_c = [&](int c) {
+    CopyInput<Tile>(p, place, p.C, p.C_strides, c * kChunk, shared.C);
+    CommitCopies();
+  };
+  const auto copy = [&](int c, int stage) {
+    CopyInput<Tile>(p, place, p.B, p.B_strides, c * kChunk, shared.B[stage]);
+    CopyX<Tile>(p, place, c * kChunk, shared.x[stage]);
+    CommitCopies();
+  };
+  copy_c(first);
+  copy(first, 0);
+  RawSteps<Tile, T> raw;
+  raw.Fetch(p, place, first * kChunk);
+
+  const int64_t state_size = static_cast<int64_t>(Tile::kP) * p.d_state;
+  StateRegisters<Tile> state = {};
+  if (place.active()) {
+    const float* from = nullptr;
+    if (p.segments > 1)
+      from = p.states +
+             ((static_cast<int64_t>(place.batch) * p.segments + place.segment) *
+                  p.heads +
+              place.head()) *
+                 state_size;
+    else if (p.initial_state != nullptr)
+      from = p.initial_state +
+             (static_cast<int64_t>(place.batch) * p.heads + place.head()) *
+                 state_size;
+    if (from != nullptr)
+      ForEachStatePair(
+          place, p.d_state, state, [&](float& v0, float& v1, int64_t offset) {
+            const float2 v = *reinterpret_cast<const float2*>(from + offset);
+            v0 = v.x;
+            v1 = v.y;
+          });
+  }
+  const float skip =
+      p.D != nullptr && place.active() ? p.D[place.head()] : 0.0f;
+  FillDecays(p, place, raw, first * kChunk, 0.0f, shared.decays[0]);
+
+  for (int chunk = first; chunk < end; ++chunk) {
+    const int turn = chunk - first;
+    const int stage = turn % Tile::kStages;
+    const Decays* const decays = shared.decays[turn % 2];
+    const bool more = chunk + 1 < end;
+    WaitCopies<0>();
+    __syncthreads();
+    if (more) {
+      if (Tile::kStages == 2) copy(chunk + 1, (turn + 1) % 2);
+      raw.Fetch(p, place, (chunk + 1) * kChunk);
+    }
+    FillScores(place, decays, shared.B[stage], shared);
+    XRegisters<Tile> x;
+    LoadX(place, shared.x[stage][place.slot], x);
+    __syncthreads();  // scores are there
+    uint8_t* const staged = shared.x[stage][place.slot];
+    ComputeOutputs(place, decays[place.slot], skip, x, state, shared, staged);
+    __syncthreads();  // C is free
+    if (more) copy_c(chunk + 1);
+    if (place.active()) StoreOutputs(p, place, chunk * kChunk, staged);
+    const float decay = Exp2Fast(decays[place.slot].after);
+#pragma unroll
+    for (auto& tiles : state)
+#pragma unroll
+      for (auto& tile : tiles)
+#pragma unroll
+        for (float& v : tile) v *= decay;
+    UpdateState(place, decays[place.slot], shared.B[stage], x, state);
+    if (!more) break;
+    FillDecays(p, place, raw, (chunk + 1) * kChunk, 0.0f,
+               shared.decays[(turn + 1) % 2]);
+    if (Tile::kStages == 1) {
+      __syncthreads();  // B and x are free
+      copy(chunk + 1, 0);
+    }
+  }
+
+  if (place.active() && end == chunks) {
+    float* const out =
+        p.final_state +
+        (static_cast<int64_t>(place.batch) * p.heads + place.head()) *
+            state_size;
+    ForEachStatePair(place, p.d_state, state,
+                     [&](float v0, float v1, int64_t offset) {
+                       *reinterpret_cast<float2*>(out + offset) = {v0, v1};
+                     });
+  }
+}
+
+}  // namespace seqmark::ssd

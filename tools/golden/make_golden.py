@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes tests/golden/<op>.json: what PyTorch says each operator computes.
+
+    python3 tools/golden/make_golden.py --out tests/golden
+
+Tiny seeded inputs, in double, on the CPU. tests/golden_test.cc runs every
+operator's reference.cc on the same inputs, so that a misread definition cannot
+hide behind a reference that all providers agree with. Where PyTorch has no such
+operator (the scans), the recurrence is written here as its paper has it and is
+itself compared with the slow path of Transformers, if that can be imported.
+
+Inputs are multiples of 1/256: exact in every type and short in the file.
+Outputs have 12 digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import importlib
+import itertools
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Problem = dict[str, int | float | bool | str]
+Case = tuple[Problem, dict[str, Tensor]]
+Function = Callable[..., tuple[Tensor, ...]]
+
+EPSILON = 2.0**-17  # near 1e-5, and exact in f32, which Problem::epsilon is
+
+
+class Inputs:
+    """Seeded inputs, named by the role (fixtures/tensor.h) that they have."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def _normal(self, *dims: int, scale: float = 1.0) -> Tensor:
+        x = torch.randn(dims, generator=self._generator, dtype=torch.float64)
+        return torch.round(x * scale * 256) / 256
+
+    def _uniform(self, *dims: int, low: float, high: float) -> Tensor:
+        x = torch.rand(dims, generator=self._generator, dtype=torch.float64)
+        return torch.round((low + (high - low) * x) * 256) / 256
+
+    def activation(self, *dims: int) -> Tensor:
+        return self._normal(*dims)
+
+    def weight(self, *dims: int) -> Tensor:
+        return self._normal(*dims, scale=dims[-1] ** -0.5)
+
+    def scale(self, *dims: int) -> Tensor:
+        return self._uniform(*dims, low=0.5, high=1.5)
+
+    def bias(self, *dims: int) -> Tensor:
+        return self._normal(*dims, scale=0.1)
+
+    def step(self, *dims: int) -> Tensor:
+        return self._normal(*dims, scale=0.5)
+
+    def step_bias(self, *dims: int) -> Tensor:  # softplus of it: 0.01..0.7
+        return self._uniform(*dims, low=-4.5, high=0.0)
+
+    def decay(self, *dims: int) -> Tensor:
+        return -self._uniform(*dims, low=0.25, high=4.0)
+
+    def state(self, *dims: int) -> Tensor:
+        return self._normal(*dims, scale=0.5)
+
+
+def rmsnorm() -> Iterator[Case]:
+    """Zhang and Sennrich 2019; gates as in Mamba-2's RMSNormGated."""
+    inputs = Inputs(1)
+    for (batch, seqlen, width), residual, gate in itertools.product(
+        [(1, 1, 1), (2, 3, 7), (1, 1, 33)], [False, True], ["none", "before", "after"]
+    ):
+        dims = (batch, seqlen, width)
+        t = {"x": inputs.activation(*dims), "weight": inputs.scale(width)}
+        u = t["x"]
+        if residual:
+            t["residual"] = inputs.activation(*dims)
+            u = t["residual_out"] = u + t["residual"]
+        if gate != "none":
+            t["gate"] = inputs.activation(*dims)
+        if gate == "before":
+            u = u * F.silu(t["gate"])
+        t["y"] = F.rms_norm(u, (width,), t["weight"], EPSILON)
+        if gate == "after":
+            t["y"] = t["y"] * F.silu(t["gate"])
+        yield (
+            problem(batch, seqlen, width=width, residual=residual, gate=gate, epsilon=EPSILON),
+            t,
+        )
+
+
+def layernorm() -> Iterator[Case]:
+    """Ba, Kiros and Hinton 2016."""
+    inputs = Inputs(2)
+    for batch, seqlen, width in [(1, 1, 1), (2, 3, 7), (1, 2, 33)]:
+        t = {
+            "x": inputs.activation(batch, seqlen, width),
+            "weight": inputs.scale(width),
+            "bias": inputs.bias(width),
+        }
+        t["y"] = F.layer_norm(t["x"], (width,), t["weight"], t["bias"], EPSILON)
+        yield problem(batch, seqlen, width=width, epsilon=EPSILON), t
+
+
+def gemm() -> Iterator[Case]:
+    """F.linear."""
+    inputs = Inputs(3)
+    for (batch, seqlen, k, n), bias in itertools.product(
+        [(1, 1, 1, 1), (2, 3, 7, 5), (1, 4, 33, 3)], [False, True]
+    ):
+        t = {"x": inputs.activation(batch, seqlen, k), "weight": inputs.weight(n, k)}
+        if bias:
+            t["bias"] = inputs.bias(n)
+        t["y"] = F.linear(t["x"], t["weight"], t.get("bias"))
+        yield problem(batch, seqlen, in_features=k, out_features=n, bias=bias), t
+
+
+def attention() -> Iterator[Case]:
+    """F.scaled_dot_product_attention, causal; a window as a mask."""
+    inputs = Inputs(4)
+    for batch, seqlen, heads, kv_heads, head_dim, window in [
+        (1, 1, 1, 1, 1, 0),
+        (2, 5, 4, 2, 3, 0),
+        (1, 9, 3, 1, 8, 0),
+        (1, 7, 6, 3, 2, 1),
+        (1, 9, 2, 2, 5, 3),
+        (1, 6, 2, 1, 4, 100),
+    ]:
+        t = {
+            "q": inputs.activation(batch, seqlen, heads, head_dim),
+            "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
+            "v": inputs.activation(batch, seqlen, kv_heads, head_dim),
+        }
+        behind = torch.arange(seqlen)[:, None] - torch.arange(seqlen)
+        seen = (behind >= 0) & (behind < window)
+        t["o"] = F.scaled_dot_product_attention(
+            *(x.transpose(1, 2) for x in t.values()),
+            attn_mask=seen if window else None,
+            is_causal=not window,
+            enable_gqa=True,
+        ).transpose(1, 2)
+        yield (
+            problem(
+                batch, seqlen, heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=window
+            ),
+            t,
+        )
+
+
+def causal_conv1d() -> Iterator[Case]:
+    """F.conv1d per channel, padded on the left with the state or with zeros."""
+    inputs = Inputs(5)
+    for (batch, seqlen, channels), width, (bias, silu, initial) in itertools.product(
+        [(1, 1, 1), (2, 5, 3), (1, 2, 4)],
+        [2, 3, 4],
+        [(True, True, False), (False, False, False), (True, True, True), (False, True, True)],
+    ):
+        t = {
+            "x": inputs.activation(batch, seqlen, channels),
+            "weight": inputs.weight(channels, width),
+        }
+        if bias:
+            t["bias"] = inputs.bias(channels)
+        before = torch.zeros(batch, width - 1, channels, dtype=torch.float64)
+        if initial:
+            before = t["initial_state"] = inputs.activation(*before.shape)
+        padded = torch.cat([before, t["x"]], dim=1)
+        y = F.conv1d(
+            padded.transpose(1, 2), t["weight"].unsqueeze(1), t.get("bias"), groups=channels
+        ).transpose(1, 2)
+        t["y"] = F.silu(y) if silu else y
+        t["final_state"] = padded[:, -(width - 1) :]
+        yield (
+            problem(
+                batch,
+                seqlen,
+                channels=channels,
+                width=width,
+                bias=bias,
+                silu=silu,
+                initial_state=initial,
+                final_state=True,
+            ),
+            t,
+        )
+
+
+def selective_scan() -> Iterator[Case]:
+    """Gu and Dao 2023, algorithm 2, discretised as in their code."""
+    inputs = Inputs(6)
+    every = {"has_d": True, "has_dt_bias": True, "has_z": True, "has_initial_state": True}
+    none = dict.fromkeys(every, False)
+    for (batch, seqlen, d_inner, d_state), options in [
+        ((1, 1, 1, 1), every),
+        ((1, 9, 5, 3), {**every, "has_initial_state": False}),
+        ((2, 5, 3, 4), every),
+        ((1, 6, 3, 5), none),
+        ((1, 5, 2, 2), {**none, "has_z": True}),
+        ((1, 5, 2, 3), {**none, "has_d": True, "has_dt_bias": True}),
+        ((1, 4, 3, 2), {**none, "has_initial_state": True}),
+    ]:
+        t = {
+            "x": inputs.activation(batch, seqlen, d_inner),
+            "dt": inputs.step(batch, seqlen, d_inner),
+            "A": inputs.decay(d_inner, d_state),
+            "B": inputs.activation(batch, seqlen, d_state),
+            "C": inputs.activation(batch, seqlen, d_state),
+        }
+        if options["has_d"]:
+            t["D"] = inputs.scale(d_inner)
+        if options["has_z"]:
+            t["z"] = inputs.activation(batch, seqlen, d_inner)
+        if options["has_dt_bias"]:
+            t["dt_bias"] = inputs.step_bias(d_inner)
+        if options["has_initial_state"]:
+            t["initial_state"] = inputs.state(batch, d_inner, d_state)
+
+        step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, d)
+        state = t.get("initial_state", torch.zeros(batch, d_inner, d_state, dtype=torch.float64))
+        y = torch.empty_like(t["x"])
+        for i in range(seqlen):
+            decay = torch.exp(step[:, i, :, None] * t["A"])
+            added = torch.einsum("bd,bn,bd->bdn", step[:, i], t["B"][:, i], t["x"][:, i])
+            state = decay * state + added
+            y[:, i] = torch.einsum("bdn,bn->bd", state, t["C"][:, i])
+        if options["has_d"]:
+            y = y + t["D"] * t["x"]
+        if options["has_z"]:
+            y = y * F.silu(t["z"])
+        t["y"], t["final_state"] = y, state
+        if not options["has_initial_state"]:  # its function takes none
+
+            def call(scan: Function, t: dict[str, Tensor] = t) -> tuple[Tensor, ...]:
+                y, state = scan(
+                    t["x"].mT,
+                    t["dt"].mT,
+                    t["A"],
+                    t["B"].mT,
+                    t["C"].mT,
+                    D=t.get("D"),
+                    z=t["z"].mT if "z" in t else None,
+                    delta_bias=t.get("dt_bias"),
+                    delta_softplus=True,
+                    return_last_state=True,
+                )
+                return y.mT, state
+
+            agrees_with_transformers(
+                "mamba.modeling_mamba", "mamba_selective_scan", call, (y, state)
+            )
+        yield problem(batch, seqlen, d_inner=d_inner, d_state=d_state, **options), t
+
+
+def ssd_scan() -> Iterator[Case]:
+    """Dao and Gu 2024, section 6: one decay a head; the gate of section 7."""
+    inputs = Inputs(7)
+    every = {"has_d": True, "has_dt_bias": True, "has_z": True, "has_initial_state": True}
+    none = dict.fromkeys(every, False)
+    for (batch, seqlen, heads, head_dim, groups, d_state), options in [
+        ((1, 1, 1, 1, 1, 1), every),
+        ((1, 9, 2, 3, 1, 5), {**none, "has_d": True, "has_dt_bias": True}),
+        ((2, 5, 4, 2, 2, 3), every),
+        ((1, 7, 3, 2, 3, 4), none),
+        ((1, 4, 2, 2, 2, 3), {**none, "has_initial_state": True}),
+        ((1, 6, 2, 3, 1, 2), {**none, "has_z": True, "has_dt_bias": True}),
+    ]:
+        states = (batch, heads, head_dim, d_state)
+        t = {
+            "x": inputs.activation(batch, seqlen, heads, head_dim),
+            "dt": inputs.step(batch, seqlen, heads),
+            "A": inputs.decay(heads),
+            "B": inputs.activation(batch, seqlen, groups, d_state),
+            "C": inputs.activation(batch, seqlen, groups, d_state),
+        }
+        if options["has_d"]:
+            t["D"] = inputs.scale(heads)
+        if options["has_dt_bias"]:
+            t["dt_bias"] = inputs.step_bias(heads)
+        if options["has_z"]:
+            t["z"] = inputs.activation(batch, seqlen, heads, head_dim)
+        if options["has_initial_state"]:
+            t["initial_state"] = inputs.state(*states)
+
+        step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, h)
+        # Head h reads group h // (heads // groups).
+        B, C = (t[k].repeat_interleave(heads // groups, dim=2) for k in "BC")
+        state = t.get("initial_state", torch.zeros(states, dtype=torch.float64))
+        y = torch.empty_like(t["x"])
+        for i in range(seqlen):
+            decay = torch.exp(step[:, i] * t["A"])
+            added = torch.einsum("bh,bhp,bhn->bhpn", step[:, i], t["x"][:, i], B[:, i])
+            state = decay[..., None, None] * state + added
+            y[:, i] = torch.einsum("bhpn,bhn->bhp", state, C[:, i])
+        if options["has_d"]:
+            y = y + t["D"][:, None] * t["x"]
+
+        def call(scan: Function, t: dict[str, Tensor] = t) -> tuple[Tensor, ...]:
+            return scan(
+                *(t[k] for k in ("x", "dt", "A", "B", "C")),
+                chunk_size=4,
+                D=t.get("D"),
+                dt_bias=t.get("dt_bias"),
+                initial_states=t.get("initial_state"),
+                dt_softplus=True,
+                return_final_states=True,
+            )
+
+        agrees_with_transformers("mamba2.modeling_mamba2", "mamba2_chunk_scan", call, (y, state))
+        t["y"] = y * F.silu(t["z"]) if options["has_z"] else y
+        t["final_state"] = state
+        yield (
+            problem(
+                batch,
+                seqlen,
+                heads=heads,
+                head_dim=head_dim,
+                groups=groups,
+                d_state=d_state,
+                **options,
+            ),
+            t,
+        )
+
+
+def agrees_with_transformers(
+    module: str,
+    function: str,
+    call: Callable[[Function], tuple[Tensor, ...]],
+    expected: tuple[Tensor, ...],
+) -> None:
+    """Runs a slow path of Transformers, in double throughout."""
+    try:
+        path = importlib.import_module(f"transformers.models.{module}")
+    except ImportError:
+        return
+    with mock.patch.object(Tensor, "float", Tensor.double):
+        actual = call(getattr(path, function))
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-10)
+    CHECKED[function] += 1
+
+
+CHECKED: collections.Counter[str] = collections.Counter()
+OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
+    f.__name__: f
+    for f in (rmsnorm, layernorm, gemm, attention, causal_conv1d, selective_scan, ssd_scan)
+
+}
+
+
+def problem(batch: int, seqlen: int, **axes: int | float | bool | str) -> Problem:
+    return {"batch": batch, "seqlen": seqlen, **axes}
+
+
+def as_json(tensor: Tensor) -> dict[str, list[int] | list[float]]:
+    values = [float(f"{v:.12g}") for v in tensor.flatten().tolist()]
+    assert all(math.isfinite(v) for v in values)
+    return {"dims": list(tensor.shape), "values": values}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("tests/golden"))
+    out: pathlib.Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    for name, make in OPERATORS.items():
+        cases = [
+            json.dumps(
+                {"problem": axes, "tensors": {k: as_json(v) for k, v in tensors.items()}},
+                separators=(",", ":"),
+            )
+            for axes, tensors in make()
+        ]
+        path = out / f"{name}.json"
+        path.write_text(
+            f'{{"operator":"{name}","made_with":"torch {torch.__version__}","cases":[\n'
+            + ",\n".join(cases)
+            + "\n]}\n"
+        )
+        print(f"{path}: {len(cases)} cases, {path.stat().st_size} bytes")
+    print("agreed with Transformers:", dict(CHECKED) or "not installed")
+
+
+if __name__ == "__main__":
+    main()

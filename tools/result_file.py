@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a result file: Google Benchmark's JSON with seqmark's names and counters."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+# <op>/<provider>/<shape>/dtype:<d>/device:<d>/batch:<B>/seqlen:<L>, and what Google Benchmark adds.
+NAME = re.compile(
+    r"(?P<op>[a-z0-9_]+)/(?P<provider>[a-z0-9_-]+)/(?P<shape>[A-Za-z0-9._-]+)"
+    r"/dtype:(?P<dtype>bf16|f16|f32)/device:(?P<device>cpu|cuda)"
+    r"/batch:(?P<batch>[1-9][0-9]*)/seqlen:(?P<seqlen>[1-9][0-9]*)"
+    r"(?P<suffix>(/(iterations|repeats):[0-9]+|/manual_time)*)"
+)
+SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+class ResultError(Exception):
+    """A file that is not a result file; says which and why."""
+
+
+@dataclass(frozen=True, order=True)
+class RowName:
+    """The parts of a row's name."""
+
+    op: str
+    shape: str
+    dtype: str
+    device: str
+    batch: int
+    seqlen: int
+    provider: str
+
+    @property
+    def problem(self) -> tuple[str, str, str, str, int, int]:
+        """What providers compete on: the name without the provider."""
+        return (self.op, self.shape, self.dtype, self.device, self.batch, self.seqlen)
+
+    @staticmethod
+    def parse(text: str) -> RowName | None:
+        """The parts of `text`, or None if it is not a row's name."""
+        match = NAME.fullmatch(text)
+        if match is None:
+            return None
+        part = match.groupdict()
+        return RowName(
+            op=part["op"],
+            shape=part["shape"],
+            dtype=part["dtype"],
+            device=part["device"],
+            batch=int(part["batch"]),
+            seqlen=int(part["seqlen"]),
+            provider=part["provider"],
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.op}/{self.provider}/{self.shape}/dtype:{self.dtype}"
+            f"/device:{self.device}/batch:{self.batch}/seqlen:{self.seqlen}"
+        )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: measured (seconds and counters), skipped or failed (with the reason)."""
+
+    name: RowName
+    seconds: float | None = None
+    counters: dict[str, float] | None = None
+    error: str | None = None
+    skip: str | None = None
+
+    def counter(self, name: str) -> float | None:
+        """The counter, or None where it could not be had."""
+        return (self.counters or {}).get(name)
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A whole file: where it was made and its rows, one for each name, sorted."""
+
+    path: Path
+    context: dict[str, Any]
+    rows: list[Row]
+
+    @property
+    def measured(self) -> list[Row]:
+        """The rows that have a time."""
+        return [row for row in self.rows if row.seconds is not None]
+
+
+def read_json(path: Path) -> Any:
+    """Parses strict JSON: NaN and infinities, which Python would accept, are errors."""
+
+    def refuse(constant: str) -> float:
+        raise ResultError(f"{path}: holds {constant}, which is not JSON")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path}: cannot be read: {error}") from error
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ResultError(f"{path}: is not whole JSON: {error}") from error
+    return value
+
+
+def read(path: Path) -> ResultFile:
+    """Reads the file at `path`; ResultError when it is not one of ours."""
+    document = read_json(path)
+    foreign = f"{path}: is not a seqmark result file:"
+    if not isinstance(document, dict):
+        raise ResultError(f"{foreign} the top is not an object")
+    context, entries = document.get("context"), document.get("benchmarks")
+    if not isinstance(context, dict) or not isinstance(entries, list):
+        raise ResultError(f"{foreign} it needs an object 'context' and a list 'benchmarks'")
+    if not entries:
+        raise ResultError(f"{path}: holds no rows")
+    runs: dict[RowName, list[dict[str, Any]]] = {}
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise ResultError(f"{foreign} benchmarks[{number}] is not an object")
+        text = entry.get("run_name", entry.get("name"))
+        name = RowName.parse(text) if isinstance(text, str) else None
+        if name is None:
+            raise ResultError(
+                f"{foreign} benchmarks[{number}] is named {text!r}, not <op>/<provider>/<shape>/"
+                "dtype:<d>/device:<d>/batch:<B>/seqlen:<L>"
+            )
+        runs.setdefault(name, []).append(entry)
+    rows = [_make_row(name, entries) for name, entries in sorted(runs.items())]
+    return ResultFile(path, context, rows)
+
+
+def seconds_of(entry: dict[str, Any]) -> float | None:
+    """An entry's real time; None where it has none."""
+    time, unit = entry.get("real_time"), SECONDS.get(str(entry.get("time_unit", "ns")))
+    if unit is None or not _is_number(time) or time <= 0:
+        return None
+    return time * unit
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _make_row(name: RowName, entries: list[dict[str, Any]]) -> Row:
+    """One row of a name's repetitions and aggregates: any failure, else the median."""
+    for entry in entries:
+        if entry.get("error_occurred"):
+            return Row(name, error=str(entry.get("error_message") or "no message"))
+    for entry in entries:
+        if entry.get("skipped"):
+            return Row(name, skip=str(entry.get("skip_message") or "no reason"))
+    medians = [entry for entry in entries if entry.get("aggregate_name") == "median"]
+    plain = [entry for entry in entries if entry.get("run_type") != "aggregate"]
+    timed = sorted(
+        (seconds, index)
+        for index, entry in enumerate(medians or plain)
+        if (seconds := seconds_of(entry)) is not None
+    )
+    if not timed:
+        return Row(name, error="the row has no time")
+    seconds, index = timed[(len(timed) - 1) // 2]
+    entry = (medians or plain)[index]
+    counters = {
+        key: float(value)
+        for key, value in entry.items()
+        if key not in _NOT_COUNTERS and _is_number(value)
+    }
+    return Row(name, seconds=seconds, counters=counters)
+
+
+_NOT_COUNTERS = {
+    "family_index",
+    "per_family_instance_index",
+    "repetitions",
+    "repetition_index",
+    "threads",
+    "iterations",
+    "real_time",
+    "cpu_time",
+}
