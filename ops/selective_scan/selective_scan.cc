@@ -95,7 +95,7 @@ std::vector<SelectiveScan::Problem> SelectiveScan::TestProblems() {
   add(1, 4099, 24, 16, kAll);
   add(2, 2050, 6, 16, kSweepOptions);
   add(1, 1500, 3, 40, kAll);
-  add(1, 300, 3072, 16, kSweepOptions);
+  add(1, 130, 1536, 16, kSweepOptions);
   return problems;
 }
 

@@ -230,60 +230,62 @@ __device__ __forceinline__ void FillDecays(const Params<T>& p,
 
 template <class Tile>
 using StateRegisters = float[Tile::kMTiles][Tile::kNTiles][4];
-// x^T of a chunk as A fragments: rows p, columns tokens.
+// x^T of 16 tokens, the warp's rows, as A fragments.
 template <class Tile>
-using XRegisters = uint32_t[Tile::kMTiles][kChunk / 16][4];
+using XRegisters = uint32_t[Tile::kMTiles][4];
 
+// Where a warp's fragments of a chunk are: x^T and B.
 template <class Tile>
-__device__ __forceinline__ void LoadX(const Place<Tile>& place,
-                                      const uint8_t* x, XRegisters<Tile>& out) {
-  const uint32_t rows =
-      Across(SharedAddress(x), Opaque(place.lane), place.row / 8, Tile::kXRow);
+struct StateOperands {
+  int t;          // lane % 4
+  uint32_t x, B;  // shared-memory addresses
+  __device__ __forceinline__ StateOperands(const Place<Tile>& place,
+                                           const uint8_t* x_tile,
+                                           const uint8_t* b_tile) {
+    const int lane = Opaque(place.lane);
+    t = lane % 4;
+    x = Across(SharedAddress(x_tile), lane, place.row / 8, Tile::kXRow);
+    B = Down(SharedAddress(b_tile), lane, 0, Tile::kInputRow);
+  }
+  // Tokens 16j..16j+15.
+  __device__ __forceinline__ void LoadX(int j, XRegisters<Tile>& out) const {
 #pragma unroll
-  for (int m = 0; m < Tile::kMTiles; ++m)
-#pragma unroll
-    for (int j = 0; j < kChunk / 16; ++j)
-      LoadMatricesTransposed(out[m][j],
-                             Shifted(rows, 16 * j, 2 * m, Tile::kXRow));
-}
+    for (int m = 0; m < Tile::kMTiles; ++m)
+      LoadMatricesTransposed(out[m], Shifted(x, 16 * j, 2 * m, Tile::kXRow));
+  }
+};
 
-// state += (x * step * exp2(after - a))^T B
+// state += (x * step * exp2(after - a))^T B over tokens 16j..16j+15
 template <class Tile>
-__device__ __forceinline__ void UpdateState(const Place<Tile>& place,
-                                            const Decays& decays,
-                                            const uint8_t* B,
+__device__ __forceinline__ void UpdateState(const StateOperands<Tile>& from,
+                                            const Decays& decays, int j,
                                             const XRegisters<Tile>& x,
                                             StateRegisters<Tile>& state) {
   using T = typename Tile::Element;
-  const int lane = Opaque(place.lane), t = lane % 4;
-  const uint32_t rows = Down(SharedAddress(B), lane, 0, Tile::kInputRow);
+  uint32_t scaled[Tile::kMTiles][4];
 #pragma unroll
-  for (int j = 0; j < kChunk / 16; ++j) {
-    uint32_t scaled[Tile::kMTiles][4];
+  for (int right = 0; right < 2; ++right) {
+    const int token = 16 * j + 8 * right + 2 * from.t;
+    const float2 a = *reinterpret_cast<const float2*>(&decays.a[token]);
+    const float2 step = *reinterpret_cast<const float2*>(&decays.step[token]);
+    const float2 weight = {step.x * Exp2Fast(decays.after - a.x),
+                           step.y * Exp2Fast(decays.after - a.y)};
 #pragma unroll
-    for (int right = 0; right < 2; ++right) {
-      const int token = 16 * j + 8 * right + 2 * t;
-      const float2 a = *reinterpret_cast<const float2*>(&decays.a[token]);
-      const float2 step = *reinterpret_cast<const float2*>(&decays.step[token]);
-      const float2 weight = {step.x * Exp2Fast(decays.after - a.x),
-                             step.y * Exp2Fast(decays.after - a.y)};
+    for (int m = 0; m < Tile::kMTiles; ++m)
 #pragma unroll
-      for (int m = 0; m < Tile::kMTiles; ++m)
-#pragma unroll
-        for (int r = 2 * right; r < 2 * right + 2; ++r) {
-          const float2 v = UnpackPair<T>(x[m][j][r]);
-          scaled[m][r] = PackPair<T>(v.x * weight.x, v.y * weight.y);
-        }
-    }
-#pragma unroll
-    for (int n = 0; n < Tile::kN / 16; ++n) {
-      uint32_t b[4];
-      LoadMatricesTransposed(b, Shifted(rows, 16 * j, 2 * n, Tile::kInputRow));
-#pragma unroll
-      for (int m = 0; m < Tile::kMTiles; ++m) {
-        Mma<T>(state[m][2 * n], scaled[m], b[0], b[1]);
-        Mma<T>(state[m][2 * n + 1], scaled[m], b[2], b[3]);
+      for (int r = 2 * right; r < 2 * right + 2; ++r) {
+        const float2 v = UnpackPair<T>(x[m][r]);
+        scaled[m][r] = PackPair<T>(v.x * weight.x, v.y * weight.y);
       }
+  }
+#pragma unroll
+  for (int n = 0; n < Tile::kN / 16; ++n) {
+    uint32_t b[4];
+    LoadMatricesTransposed(b, Shifted(from.B, 16 * j, 2 * n, Tile::kInputRow));
+#pragma unroll
+    for (int m = 0; m < Tile::kMTiles; ++m) {
+      Mma<T>(state[m][2 * n], scaled[m], b[0], b[1]);
+      Mma<T>(state[m][2 * n + 1], scaled[m], b[2], b[3]);
     }
   }
 }

@@ -31,6 +31,13 @@ __device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from,
                "l"(from), "r"(bytes)
                : "memory");
 }
+__device__ __forceinline__ void CopyAsync4(uint32_t to, const void* from,
+                                           bool valid) {
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to),
+               "l"(from), "r"(bytes)
+               : "memory");
+}
 __device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

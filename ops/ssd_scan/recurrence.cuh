@@ -25,15 +25,6 @@ struct RecurrenceSharedMemory {
   float y[kRecurrenceTokens][kRecurrenceRows];
 };
 
-__device__ __forceinline__ void CopyAsync4(float* to, const float* from,
-                                           bool valid) {
-  const int bytes = valid ? 4 : 0;
-  asm volatile(
-      "cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(SharedAddress(to)),
-      "l"(from), "r"(bytes)
-      : "memory");
-}
-
 template <int kColumns>
 __global__ void __launch_bounds__(32 * kRecurrenceWarps)
     Recurrence(const Params<float> p) {
@@ -61,13 +52,15 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
       const bool valid = token + l < p.seqlen && n < p.d_state;
       const int64_t at = valid ? token + l : 0;
       const int column = valid ? n : 0;
-      CopyAsync4(&to.B[l][n], B + at * p.B_strides.token + column, valid);
-      CopyAsync4(&to.C[l][n], C + at * p.C_strides.token + column, valid);
+      CopyAsync4(SharedAddress(&to.B[l][n]),
+                 B + at * p.B_strides.token + column, valid);
+      CopyAsync4(SharedAddress(&to.C[l][n]),
+                 C + at * p.C_strides.token + column, valid);
     }
     for (int i = threadIdx.x; i < kTokens * kRecurrenceRows; i += kThreads) {
       const int l = i / kRecurrenceRows, row = i % kRecurrenceRows;
       const bool valid = token + l < p.seqlen && first_row + row < p.head_dim;
-      CopyAsync4(&to.x[l][row],
+      CopyAsync4(SharedAddress(&to.x[l][row]),
                  valid ? x + (token + l) * p.x_strides.token + row : p.x,
                  valid);
     }

@@ -8,7 +8,9 @@
 //   state = exp2(a_last) state + (x step exp2(a_last - a))^T B
 //
 // y is computed transposed because then the state in its accumulators, rounded,
-// is the left operand of the first product, and x^T that of the other two.
+// is the left operand of the first product, and x^T that of the other two. Two
+// barriers a chunk: one when its copies are there, one between the scores and
+// their use, after which C's place is free for the next chunk's.
 #pragma once
 
 #include "ops/ssd_scan/chunk.cuh"
@@ -87,26 +89,102 @@ __device__ __forceinline__ void FillScores(const Place<Tile>& place,
         }
 }
 
-// Rounds 32 tokens of y^T, from token `first`, and puts them transposed in the
-// place of the x they were made of: the warp's own columns.
+// y^T of a chunk, the warp's rows: tiles of 8 tokens.
 template <class Tile>
-__device__ __forceinline__ void StageOutputs(
-    const Place<Tile>& place, int first, const float (&y)[Tile::kMTiles][4][4],
-    uint8_t* x) {
+using OutputRegisters = float[Tile::kMTiles][kChunk / 8][4];
+
+// y = exp2(a_i) state C^T
+template <class Tile>
+__device__ __forceinline__ void ReadState(const Place<Tile>& place,
+                                          const Decays& decays,
+                                          const StateRegisters<Tile>& state,
+                                          const uint8_t* C,
+                                          OutputRegisters<Tile>& y) {
+  using T = typename Tile::Element;
+  const int lane = Opaque(place.lane), t = lane % 4;
+  const uint32_t c_rows = Across(SharedAddress(C), lane, 0, Tile::kInputRow);
+#pragma unroll
+  for (int k = 0; k < Tile::kN / 16; ++k) {
+    uint32_t a[Tile::kMTiles][4];
+#pragma unroll
+    for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const float(&s)[4] = state[m][2 * k + r / 2];
+        a[m][r] = PackPair<T>(s[2 * (r % 2)], s[2 * (r % 2) + 1]);
+      }
+#pragma unroll
+    for (int i = 0; i < kChunk / 16; ++i) {
+      uint32_t b[4];
+      LoadMatrices(b, Shifted(c_rows, 16 * i, 2 * k, Tile::kInputRow));
+#pragma unroll
+      for (int m = 0; m < Tile::kMTiles; ++m) {
+        Mma<T>(y[m][2 * i], a[m], b[0], b[1]);
+        Mma<T>(y[m][2 * i + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < kChunk / 8; ++n) {
+    const float2 a = *reinterpret_cast<const float2*>(&decays.a[8 * n + 2 * t]);
+    const float2 factor = {Exp2Fast(a.x), Exp2Fast(a.y)};
+#pragma unroll
+    for (int m = 0; m < Tile::kMTiles; ++m) {
+      y[m][n][0] *= factor.x;
+      y[m][n][1] *= factor.y;
+      y[m][n][2] *= factor.x;
+      y[m][n][3] *= factor.y;
+    }
+  }
+}
+
+// What tokens 16j..16j+15 add to y of themselves and later ones, with the skip.
+template <class Tile>
+__device__ __forceinline__ void AddTokens(int j, float skip,
+                                          const XRegisters<Tile>& x,
+                                          uint32_t score_rows,
+                                          OutputRegisters<Tile>& y) {
+  using T = typename Tile::Element;
+#pragma unroll
+  for (int i = j; i < kChunk / 16; ++i) {
+    uint32_t b[4];
+    LoadMatrices(b, Shifted(score_rows, 16 * i, 2 * j, Tile::kScoreRow));
+#pragma unroll
+    for (int m = 0; m < Tile::kMTiles; ++m) {
+      Mma<T>(y[m][2 * i], x[m], b[0], b[1]);
+      Mma<T>(y[m][2 * i + 1], x[m], b[2], b[3]);
+    }
+  }
+#pragma unroll
+  for (int m = 0; m < Tile::kMTiles; ++m)
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {  // right tile of tokens: r / 2
+      const float2 v = UnpackPair<T>(x[m][r]);
+      float(&out)[4] = y[m][2 * j + r / 2];
+      out[2 * (r % 2)] += skip * v.x;
+      out[2 * (r % 2) + 1] += skip * v.y;
+    }
+}
+
+// Rounds tokens 16j..16j+15 of y^T and puts them, transposed, in the place of
+// the x they were made of: columns that only this warp reads.
+template <class Tile>
+__device__ __forceinline__ void StageOutputs(const Place<Tile>& place, int j,
+                                             const OutputRegisters<Tile>& y,
+                                             uint8_t* x) {
   using T = typename Tile::Element;
   const int lane = Opaque(place.lane), g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int m = 0; m < Tile::kMTiles; ++m)
 #pragma unroll
-    for (int n = 0; n < 4; ++n)
+    for (int n = 2 * j; n < 2 * j + 2; ++n)
 #pragma unroll
       for (int below = 0; below < 2; ++below) {
         const uint32_t pair = TransposeMatrix(
             PackPair<T>(y[m][n][2 * below], y[m][n][2 * below + 1]));
         const int column = place.row / 8 + 2 * m + below;
         *reinterpret_cast<uint32_t*>(
-            x + Swizzled(first + 8 * n + g, column, Tile::kXRow) + 4 * t) =
-            pair;
+            x + Swizzled(8 * n + g, column, Tile::kXRow) + 4 * t) = pair;
       }
 }
 
@@ -141,78 +219,6 @@ __device__ __forceinline__ void StoreOutputs(const Params<T>& p,
     *reinterpret_cast<Pack<T, 8>*>(p.y + place.batch * p.y_strides.batch +
                                    (token + i) * p.y_strides.token + column) =
         values;
-  }
-}
-
-// y of a chunk for the warp's rows, into the place of its x.
-template <class Tile>
-__device__ __forceinline__ void ComputeOutputs(
-    const Place<Tile>& place, const Decays& decays, float skip,
-    const XRegisters<Tile>& x, const StateRegisters<Tile>& state,
-    ScanSharedMemory<Tile>& shared, uint8_t* staged) {
-  using T = typename Tile::Element;
-  const int lane = Opaque(place.lane), t = lane % 4;
-  const uint32_t c_rows =
-      Across(SharedAddress(shared.C), lane, 0, Tile::kInputRow);
-  const uint32_t score_rows = Across(SharedAddress(shared.scores[place.slot]),
-                                     lane, 0, Tile::kScoreRow);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {  // 32 tokens
-    float y[Tile::kMTiles][4][4] = {};
-#pragma unroll
-    for (int k = 0; k < Tile::kN / 16; ++k) {
-      uint32_t a[Tile::kMTiles][4];
-#pragma unroll
-      for (int m = 0; m < Tile::kMTiles; ++m)
-#pragma unroll
-        for (int r = 0; r < 4; ++r) {
-          const float(&s)[4] = state[m][2 * k + r / 2];
-          a[m][r] = PackPair<T>(s[2 * (r % 2)], s[2 * (r % 2) + 1]);
-        }
-#pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {  // 16 tokens
-        uint32_t b[4];
-        LoadMatrices(
-            b, Shifted(c_rows, 32 * half + 16 * pair, 2 * k, Tile::kInputRow));
-#pragma unroll
-        for (int m = 0; m < Tile::kMTiles; ++m) {
-          Mma<T>(y[m][2 * pair], a[m], b[0], b[1]);
-          Mma<T>(y[m][2 * pair + 1], a[m], b[2], b[3]);
-        }
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < 4; ++n) {
-      const float2 a = *reinterpret_cast<const float2*>(
-          &decays.a[32 * half + 8 * n + 2 * t]);
-      const float2 factor = {Exp2Fast(a.x), Exp2Fast(a.y)};
-#pragma unroll
-      for (int m = 0; m < Tile::kMTiles; ++m) {
-        // Token tile n of this half is columns 8 (n % 2).. of x's tile.
-        const int j = 2 * half + n / 2;
-        const float2 top = UnpackPair<T>(x[m][j][2 * (n % 2)]);
-        const float2 bottom = UnpackPair<T>(x[m][j][2 * (n % 2) + 1]);
-        y[m][n][0] = y[m][n][0] * factor.x + skip * top.x;
-        y[m][n][1] = y[m][n][1] * factor.y + skip * top.y;
-        y[m][n][2] = y[m][n][2] * factor.x + skip * bottom.x;
-        y[m][n][3] = y[m][n][3] * factor.y + skip * bottom.y;
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < 2 * half + 2; ++j)
-#pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {
-        if (j > 2 * half + pair) continue;  // above the diagonal
-        uint32_t b[4];
-        LoadMatrices(b, Shifted(score_rows, 32 * half + 16 * pair, 2 * j,
-                                Tile::kScoreRow));
-#pragma unroll
-        for (int m = 0; m < Tile::kMTiles; ++m) {
-          Mma<T>(y[m][2 * pair], x[m][j], b[0], b[1]);
-          Mma<T>(y[m][2 * pair + 1], x[m][j], b[2], b[3]);
-        }
-      }
-    StageOutputs(place, 32 * half, y, staged);
   }
 }
 
@@ -278,22 +284,32 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
       raw.Fetch(p, place, (chunk + 1) * kChunk);
     }
     FillScores(place, decays, shared.B[stage], shared);
-    XRegisters<Tile> x;
-    LoadX(place, shared.x[stage][place.slot], x);
-    __syncthreads();  // scores are there
-    uint8_t* const staged = shared.x[stage][place.slot];
-    ComputeOutputs(place, decays[place.slot], skip, x, state, shared, staged);
-    __syncthreads();  // C is free
-    if (more) copy_c(chunk + 1);
-    if (place.active()) StoreOutputs(p, place, chunk * kChunk, staged);
-    const float decay = Exp2Fast(decays[place.slot].after);
+    const Decays& own = decays[place.slot];
+    OutputRegisters<Tile> y = {};
+    ReadState(place, own, state, shared.C, y);
+    const float decay = Exp2Fast(own.after);
 #pragma unroll
     for (auto& tiles : state)
 #pragma unroll
       for (auto& tile : tiles)
 #pragma unroll
         for (float& v : tile) v *= decay;
-    UpdateState(place, decays[place.slot], shared.B[stage], x, state);
+    __syncthreads();  // scores are there, C is free
+    if (more) copy_c(chunk + 1);
+    uint8_t* const x_tile = shared.x[stage][place.slot];
+    const StateOperands<Tile> operands(place, x_tile, shared.B[stage]);
+    const uint32_t score_rows = Across(SharedAddress(shared.scores[place.slot]),
+                                       Opaque(place.lane), 0, Tile::kScoreRow);
+#pragma unroll
+    for (int j = 0; j < kChunk / 16; ++j) {
+      XRegisters<Tile> x;
+      operands.LoadX(j, x);
+      AddTokens<Tile>(j, skip, x, score_rows, y);
+      UpdateState(operands, own, j, x, state);
+      StageOutputs(place, j, y, x_tile);
+    }
+    __syncwarp();
+    if (place.active()) StoreOutputs(p, place, chunk * kChunk, x_tile);
     if (!more) break;
     FillDecays(p, place, raw, (chunk + 1) * kChunk, 0.0f,
                shared.decays[(turn + 1) % 2]);

@@ -50,9 +50,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
       if (Tile::kStages == 2) copy(chunk - 1, (turn + 1) % 2);
       raw.Fetch(p, place, (chunk - 1) * kChunk);
     }
-    XRegisters<Tile> x;
-    LoadX(place, shared.x[stage][place.slot], x);
-    UpdateState(place, decays[place.slot], shared.B[stage], x, state);
+    const StateOperands<Tile> operands(place, shared.x[stage][place.slot],
+                                       shared.B[stage]);
+#pragma unroll
+    for (int j = 0; j < kChunk / 16; ++j) {
+      XRegisters<Tile> x;
+      operands.LoadX(j, x);
+      UpdateState(operands, decays[place.slot], j, x, state);
+    }
     if (last) break;
     FillDecays(p, place, raw, (chunk - 1) * kChunk, suffix,
                shared.decays[(turn + 1) % 2]);
