@@ -135,12 +135,13 @@ class CudaTimer:
 
         def take() -> float:
             nonlocal sleep, in_sample
-            for _ in range(6):
+            for _ in range(1 if in_sample else 6):
                 seconds, hidden = self._take_one(call, sleep)
                 if hidden:
                     return seconds
                 sleep = min(2 * sleep, 0.1)
-            in_sample += 1
+            in_sample += 1  # it waits for the device itself: stop trying
+            sleep = 100e-6
             return seconds
 
         gc.collect()
