@@ -13,6 +13,7 @@ Inputs are multiples of 1/256: exact in every type and short in the file.
 Outputs have 12 digits.
 """
 
+# mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
 from __future__ import annotations
 
 import argparse
@@ -26,10 +27,10 @@ from collections.abc import Callable, Iterator
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-Problem = dict[str, int | float | bool | str]
+Problem = dict[str, float | bool | str]
 Case = tuple[Problem, dict[str, Tensor]]
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -51,27 +52,35 @@ class Inputs:
         return torch.round((low + (high - low) * x) * 256) / 256
 
     def activation(self, *dims: int) -> Tensor:
+        """Deviation 1."""
         return self._normal(*dims)
 
     def weight(self, *dims: int) -> Tensor:
+        """Deviation 1/sqrt(last axis)."""
         return self._normal(*dims, scale=dims[-1] ** -0.5)
 
     def scale(self, *dims: int) -> Tensor:
+        """Around 1."""
         return self._uniform(*dims, low=0.5, high=1.5)
 
     def bias(self, *dims: int) -> Tensor:
+        """Deviation 0.1."""
         return self._normal(*dims, scale=0.1)
 
     def step(self, *dims: int) -> Tensor:
+        """Raw dt."""
         return self._normal(*dims, scale=0.5)
 
-    def step_bias(self, *dims: int) -> Tensor:  # softplus of it: 0.01..0.7
+    def step_bias(self, *dims: int) -> Tensor:
+        """A softplus of 0.01 to 0.7."""
         return self._uniform(*dims, low=-4.5, high=0.0)
 
     def decay(self, *dims: int) -> Tensor:
+        """Negative."""
         return -self._uniform(*dims, low=0.25, high=4.0)
 
     def state(self, *dims: int) -> Tensor:
+        """Deviation 0.5."""
         return self._normal(*dims, scale=0.5)
 
 
@@ -144,8 +153,11 @@ def attention() -> Iterator[Case]:
         }
         behind = torch.arange(seqlen)[:, None] - torch.arange(seqlen)
         seen = (behind >= 0) & (behind < window)
+        q, k, v = (x.transpose(1, 2) for x in t.values())
         t["o"] = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in t.values()),
+            q,
+            k,
+            v,
             attn_mask=seen if window else None,
             is_causal=not window,
             enable_gqa=True,
@@ -294,7 +306,7 @@ def ssd_scan() -> Iterator[Case]:
 
         step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, h)
         # Head h reads group h // (heads // groups).
-        B, C = (t[k].repeat_interleave(heads // groups, dim=2) for k in "BC")
+        B, C = (t[k].repeat_interleave(heads // groups, dim=2) for k in "BC")  # noqa: N806
         state = t.get("initial_state", torch.zeros(states, dtype=torch.float64))
         y = torch.empty_like(t["x"])
         for i in range(seqlen):
@@ -355,21 +367,24 @@ CHECKED: collections.Counter[str] = collections.Counter()
 OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
     f.__name__: f
     for f in (rmsnorm, layernorm, gemm, attention, causal_conv1d, selective_scan, ssd_scan)
-
 }
 
 
-def problem(batch: int, seqlen: int, **axes: int | float | bool | str) -> Problem:
+def problem(batch: int, seqlen: int, **axes: float | bool | str) -> Problem:
+    """The fields of an operator's Problem, by name."""
     return {"batch": batch, "seqlen": seqlen, **axes}
 
 
 def as_json(tensor: Tensor) -> dict[str, list[int] | list[float]]:
+    """Flat values with their dims."""
     values = [float(f"{v:.12g}") for v in tensor.flatten().tolist()]
     assert all(math.isfinite(v) for v in values)
     return {"dims": list(tensor.shape), "values": values}
 
 
 def main() -> None:
+    """Writes every operator's file."""
+    assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("tests/golden"))
     out: pathlib.Path = parser.parse_args().out

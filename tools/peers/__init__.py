@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times other libraries on the rows' problems; see __main__.py."""

@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a row's name stands for: axes, tensors and arithmetic.
+
+This mirrors the Problem, Visit and GetCost of each ops/<op>/<op>.h for the
+layers in the sweeps, so that a peer is given the same problem and its row holds
+the same bytes_moved and flops.
+"""
+
+# mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+
+from peers.names import Layer, RowName, Shapes
+
+DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A tensor: its role is one of fixtures/tensor.h."""
+
+    name: str
+    role: str
+    dims: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        """Of the contiguous tensor."""
+        return math.prod(self.dims) * self.dtype.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A row's problem, whichever library runs it."""
+
+    name: RowName
+    axes: Layer
+    specs: list[Spec]
+    flops: float
+
+    @property
+    def bytes_moved(self) -> int:
+        """Each input read once, each output written once."""
+        return sum(spec.bytes for spec in self.specs)
+
+    def make_inputs(self, device: str, seed: int = 1) -> dict[str, torch.Tensor]:
+        """Seeded inputs by tensor name; outputs are the library's to make."""
+        generator = torch.Generator(device).manual_seed(seed)
+        return {
+            spec.name: _fill(spec, device, generator)
+            for spec in self.specs
+            if spec.role != "output"
+        }
+
+
+def _fill(spec: Spec, device: str, generator: torch.Generator) -> torch.Tensor:
+    """fixtures/inputs.cc, from another generator."""
+
+    def normal(scale: float) -> torch.Tensor:
+        x = torch.empty(spec.dims, dtype=spec.dtype, device=device)
+        return x.normal_(0.0, scale, generator=generator)
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        x = torch.empty(spec.dims, dtype=torch.float32, device=device)
+        return x.uniform_(low, high, generator=generator)
+
+    last = spec.dims[-1]
+    match spec.role:
+        case "activation":
+            return normal(1.0)
+        case "weight":
+            return normal(last**-0.5)
+        case "scale":
+            return uniform(0.5, 1.5).to(spec.dtype)
+        case "bias":
+            return normal(0.1)
+        case "step" | "state":
+            return normal(0.5)
+        case "step_bias":
+            step = 0.001 * 100.0 ** uniform(0.0, 1.0)
+            return step.expm1().log().to(spec.dtype)
+        case "decay":
+            steps = torch.arange(1, last + 1, device=device)
+            return (-steps * uniform(0.9, 1.1)).to(spec.dtype)
+        case "head_decay":
+            return uniform(-16.0, -1.0).to(spec.dtype)
+    raise ValueError(f"{spec.name} has the role {spec.role}")
+
+
+class UnknownRowError(ValueError):
+    """The name is well formed and stands for nothing that peers run."""
+
+
+def _tokens(name: RowName, *dims: int) -> tuple[int, ...]:
+    return (name.batch, name.seqlen, *dims)
+
+
+def _rmsnorm(name: RowName, shapes: Shapes) -> Problem:
+    model, role = name.model_and_role()
+    layer = _layer(shapes, model)
+    width = layer["d_inner"] if role == "gated" else layer["hidden"]
+    if role not in ("", "add", "gated"):
+        raise UnknownRowError(f"rmsnorm has no role {role}")
+    dtype = DTYPES[name.dtype]
+    rows = _tokens(name, width)
+    specs = [Spec("x", "activation", rows, dtype)]
+    elements = float(math.prod(rows))
+    flops = 4 * elements + 2 * elements / width
+    if role == "add":
+        specs += [
+            Spec("residual", "activation", rows, dtype),
+            Spec("residual_out", "output", rows, dtype),
+        ]
+        flops += elements
+    if role == "gated":
+        specs.append(Spec("gate", "activation", rows, dtype))
+        flops += 2 * elements
+    specs += [Spec("weight", "scale", (width,), dtype), Spec("y", "output", rows, dtype)]
+    return Problem(name, {"width": width}, specs, flops)
+
+
+def _layernorm(name: RowName, shapes: Shapes) -> Problem:
+    width = _layer(shapes, name.shape)["hidden"]
+    dtype = DTYPES[name.dtype]
+    rows = _tokens(name, width)
+    specs = [
+        Spec("x", "activation", rows, dtype),
+        Spec("weight", "scale", (width,), dtype),
+        Spec("bias", "bias", (width,), dtype),
+        Spec("y", "output", rows, dtype),
+    ]
+    elements = float(math.prod(rows))
+    return Problem(name, {"width": width}, specs, 7 * elements + 3 * elements / width)
+
+
+def _gemm(name: RowName, shapes: Shapes) -> Problem:
+    model, role = name.model_and_role()
+    layer = _layer(shapes, model)
+    if role == "lm_head":
+        k, n = layer["hidden"], layer["vocab"]
+    elif model in shapes.attention:
+        heads = layer["heads"] * layer["head_dim"]
+        kv_heads = layer["kv_heads"] * layer["head_dim"]
+        k, n = {
+            "qkv_proj": (layer["hidden"], heads + 2 * kv_heads),
+            "o_proj": (heads, layer["hidden"]),
+            "mlp_gate_up": (layer["hidden"], 2 * layer["intermediate"]),
+            "mlp_down": (layer["intermediate"], layer["hidden"]),
+        }[role]
+    elif model in shapes.mamba:
+        k, n = {
+            "in_proj": (layer["hidden"], 2 * layer["d_inner"]),
+            "x_proj": (layer["d_inner"], layer["dt_rank"] + 2 * layer["d_state"]),
+            "dt_proj": (layer["dt_rank"], layer["d_inner"]),
+            "out_proj": (layer["d_inner"], layer["hidden"]),
+        }[role]
+    else:
+        k, n = {
+            "in_proj": (
+                layer["hidden"],
+                layer["d_inner"] + layer["conv_channels"] + layer["heads"],
+            ),
+            "out_proj": (layer["d_inner"], layer["hidden"]),
+        }[role]
+    bias = role == "qkv_proj" and model.startswith("qwen")
+    dtype = DTYPES[name.dtype]
+    specs = [
+        Spec("x", "activation", _tokens(name, k), dtype),
+        Spec("weight", "weight", (n, k), dtype),
+        *([Spec("bias", "bias", (n,), dtype)] if bias else []),
+        Spec("y", "output", _tokens(name, n), dtype),
+    ]
+    outputs = float(name.batch * name.seqlen * n)
+    return Problem(
+        name,
+        {"in_features": k, "out_features": n},
+        specs,
+        2 * outputs * k + bias * outputs,
+    )
+
+
+def _attention(name: RowName, shapes: Shapes) -> Problem:
+    model, role = name.model_and_role()
+    layer = _layer(shapes, model)
+    heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
+    window = int(role.removeprefix("window") or 0)
+    dtype = DTYPES[name.dtype]
+    queries = Spec("q", "activation", _tokens(name, heads, head_dim), dtype)
+    keys = Spec("k", "activation", _tokens(name, kv_heads, head_dim), dtype)
+    specs = [
+        queries,
+        keys,
+        dataclasses.replace(keys, name="v"),
+        dataclasses.replace(queries, name="o", role="output"),
+    ]
+    span = float(min(window or name.seqlen, name.seqlen))
+    pairs = span * (span + 1) / 2 + (name.seqlen - span) * span
+    flops = heads * name.batch * (pairs * (4 * head_dim + 3) + name.seqlen * head_dim)
+    return Problem(name, {"window": window, "head_dim": head_dim}, specs, flops)
+
+
+def _causal_conv1d(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    channels = layer.get("conv_channels", layer["d_inner"])
+    width = layer["d_conv"]
+    dtype = DTYPES[name.dtype]
+    rows = _tokens(name, channels)
+    specs = [
+        Spec("x", "activation", rows, dtype),
+        Spec("weight", "weight", (channels, width), dtype),
+        Spec("bias", "bias", (channels,), dtype),
+        Spec("y", "output", rows, dtype),
+        Spec("final_state", "output", (name.batch, width - 1, channels), dtype),
+    ]
+    flops = float(math.prod(rows)) * (2 * width + 1)
+    return Problem(name, {"channels": channels, "width": width}, specs, flops)
+
+
+def _selective_scan(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    d_inner, d_state = layer["d_inner"], layer["d_state"]
+    dtype, f32 = DTYPES[name.dtype], torch.float32
+    channels = _tokens(name, d_inner)
+    inputs = _tokens(name, d_state)
+    specs = [
+        Spec("x", "activation", channels, dtype),
+        Spec("dt", "step", channels, dtype),
+        Spec("A", "decay", (d_inner, d_state), f32),
+        Spec("B", "activation", inputs, dtype),
+        Spec("C", "activation", inputs, dtype),
+        Spec("D", "scale", (d_inner,), f32),
+        Spec("z", "activation", channels, dtype),
+        Spec("dt_bias", "step_bias", (d_inner,), f32),
+        Spec("y", "output", channels, dtype),
+        Spec("final_state", "output", (name.batch, d_inner, d_state), f32),
+    ]
+    flops = float(math.prod(channels)) * (6 * d_state + 5)
+    return Problem(name, layer, specs, flops)
+
+
+def _ssd_scan(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    heads, head_dim = layer["heads"], layer["head_dim"]
+    dtype, f32 = DTYPES[name.dtype], torch.float32
+    rows = _tokens(name, heads, head_dim)
+    inputs = _tokens(name, layer["groups"], layer["d_state"])
+    specs = [
+        Spec("x", "activation", rows, dtype),
+        Spec("dt", "step", _tokens(name, heads), dtype),
+        Spec("A", "head_decay", (heads,), f32),
+        Spec("B", "activation", inputs, dtype),
+        Spec("C", "activation", inputs, dtype),
+        Spec("D", "scale", (heads,), f32),
+        Spec("dt_bias", "step_bias", (heads,), f32),
+        Spec("y", "output", rows, dtype),
+        Spec(
+            "final_state",
+            "output",
+            (name.batch, heads, head_dim, layer["d_state"]),
+            f32,
+        ),
+    ]
+    steps = float(name.batch * name.seqlen * heads)
+    flops = steps * head_dim * (5 * layer["d_state"] + 3) + 2 * steps
+    return Problem(name, layer, specs, flops)
+
+
+def _layer(shapes: Shapes, model: str) -> Layer:
+    for table in (shapes.attention, shapes.mamba, shapes.mamba2):
+        if model in table:
+            return table[model]
+    raise UnknownRowError(f"ops/shapes.h has no model {model}")
+
+
+MAKERS: dict[str, Callable[[RowName, Shapes], Problem]] = {
+    "rmsnorm": _rmsnorm,
+    "layernorm": _layernorm,
+    "gemm": _gemm,
+    "attention": _attention,
+    "causal_conv1d": _causal_conv1d,
+    "selective_scan": _selective_scan,
+    "ssd_scan": _ssd_scan,
+}
+
+
+def make_problem(name: RowName, shapes: Shapes) -> Problem:
+    """UnknownRowError where no operator here has such a row."""
+    if name.op not in MAKERS:
+        raise UnknownRowError(f"no peer runs the operator {name.op}")
+    try:
+        return MAKERS[name.op](name, shapes)
+    except KeyError as error:
+        raise UnknownRowError(f"{name}: no {error} in its table") from error
+
+
+def sweep(shapes: Shapes, dtype: str, device: str) -> Iterator[RowName]:
+    """The operators' Sweep()s, by name; the provider is left as "*"."""
+    decode = [(1, 1), (16, 1)]
+    logits = [(1, 1), (8, 1), (1, 4096)]
+    long = shapes.extents
+
+    def rows(op: str, shape: str, extents: list[tuple[int, int]]) -> Iterator[RowName]:
+        for batch, seqlen in extents:
+            yield RowName(op, "*", shape, dtype, device, batch, seqlen)
+
+    for model in itertools.chain(shapes.attention, shapes.mamba, shapes.mamba2):
+        yield from rows("rmsnorm", model, long)
+        yield from rows("rmsnorm", f"{model}.add", long)
+        yield from rows("layernorm", model, long)
+    for model in shapes.mamba2:
+        yield from rows("rmsnorm", f"{model}.gated", long)
+    for table, roles in (
+        (shapes.attention, ("qkv_proj", "o_proj", "mlp_gate_up", "mlp_down")),
+        (shapes.mamba, ("in_proj", "x_proj", "dt_proj", "out_proj")),
+        (shapes.mamba2, ("in_proj", "out_proj")),
+    ):
+        for model in table:
+            for role in roles:
+                yield from rows("gemm", f"{model}.{role}", decode + long)
+            yield from rows("gemm", f"{model}.lm_head", logits)
+    for model in shapes.attention:
+        yield from rows("attention", model, long)
+    yield from rows("attention", "qwen2.5-1.5b", [(8, 4096)])
+    yield from rows("attention", "qwen2.5-1.5b.window1024", long)
+    for model in itertools.chain(shapes.mamba, shapes.mamba2):
+        yield from rows("causal_conv1d", model, [*long, (8, 4096)])
+    for model in shapes.mamba:
+        yield from rows("selective_scan", model, [*long, (8, 4096), (64, 2048)])
+    for model in shapes.mamba2:
+        yield from rows("ssd_scan", model, [*long, (8, 4096), (32, 2048)])

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peers: how each library is given an operator's problem.
+
+A builder gets the problem and its inputs, puts them into the layout that the
+library likes best (not timed), and returns the call to be timed. ImportError and
+SkipError make a skipped row with the reason.
+"""
+
+# mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from peers.problems import Problem
+from peers.timing import Call
+
+Inputs = dict[str, torch.Tensor]
+Builder = Callable[[Problem, Inputs], Call]
+EPSILON = 1e-5
+BOTH = frozenset({"cpu", "cuda"})
+CUDA = frozenset({"cuda"})
+
+
+class SkipError(Exception):
+    """The peer does not do this problem; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """One library's way to run one operator."""
+
+    op: str
+    provider: str
+    devices: frozenset[str]
+    build: Builder
+    optional: bool = False  # runs only where --providers names it
+
+
+PEERS: list[Peer] = []
+
+
+def _peer(
+    op: str, provider: str, devices: frozenset[str], *, optional: bool = False
+) -> Callable[[Builder], Builder]:
+    def add(build: Builder) -> Builder:
+        PEERS.append(Peer(op, provider, devices, build, optional))
+        return build
+
+    return add
+
+
+# Norms.
+
+
+@_peer("rmsnorm", "pytorch", BOTH)
+def _rmsnorm(problem: Problem, t: Inputs) -> Call:
+    width = (problem.axes["width"],)
+    x, weight = t["x"], t["weight"]
+    if "residual" in t:
+        residual = t["residual"]
+
+        def add() -> tuple[torch.Tensor, torch.Tensor]:
+            u = x + residual
+            return F.rms_norm(u, width, weight, EPSILON), u
+
+        return add
+    if "gate" in t:
+        gate = t["gate"]
+        return lambda: F.rms_norm(x * F.silu(gate), width, weight, EPSILON)
+    return lambda: F.rms_norm(x, width, weight, EPSILON)
+
+
+@_peer("rmsnorm", "pytorch_compile", CUDA, optional=True)
+def _rmsnorm_compiled(problem: Problem, t: Inputs) -> Call:
+    return _compiled(_rmsnorm(problem, t))
+
+
+@_peer("rmsnorm", "mamba_ssm", CUDA)
+def _rmsnorm_triton(_: Problem, t: Inputs) -> Call:
+    if "gate" in t:
+        from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn
+
+        return lambda: rmsnorm_fn(
+            t["x"], t["weight"], None, z=t["gate"], eps=EPSILON, norm_before_gate=False
+        )
+    from mamba_ssm.ops.triton.layer_norm import rms_norm_fn
+
+    residual = t.get("residual")
+    return lambda: rms_norm_fn(
+        t["x"], t["weight"], None, residual=residual, eps=EPSILON, prenorm=residual is not None
+    )
+
+
+@_peer("layernorm", "pytorch", BOTH)
+def _layernorm(problem: Problem, t: Inputs) -> Call:
+    width = (problem.axes["width"],)
+    return lambda: F.layer_norm(t["x"], width, t["weight"], t["bias"], EPSILON)
+
+
+@_peer("layernorm", "pytorch_compile", CUDA, optional=True)
+def _layernorm_compiled(problem: Problem, t: Inputs) -> Call:
+    return _compiled(_layernorm(problem, t))
+
+
+def _compiled(call: Call) -> Call:
+    torch._dynamo.reset()  # each row is its own specialisation
+    return torch.compile(call, dynamic=False)
+
+
+# Matrix products.
+
+
+@_peer("gemm", "pytorch", BOTH)
+def _gemm(_: Problem, t: Inputs) -> Call:
+    return lambda: F.linear(t["x"], t["weight"], t.get("bias"))
+
+
+# Attention.
+
+
+@_peer("attention", "pytorch", frozenset({"cpu"}))
+def _attention_default(problem: Problem, t: Inputs) -> Call:
+    return _attention(problem, t, None)
+
+
+@_peer("attention", "pytorch_cudnn", CUDA)
+def _attention_cudnn(problem: Problem, t: Inputs) -> Call:
+    return _attention(problem, t, SDPBackend.CUDNN_ATTENTION)
+
+
+@_peer("attention", "pytorch_flash", CUDA)
+def _attention_flash(problem: Problem, t: Inputs) -> Call:
+    return _attention(problem, t, SDPBackend.FLASH_ATTENTION)
+
+
+def _attention(problem: Problem, t: Inputs, backend: SDPBackend | None) -> Call:
+    if problem.axes["window"]:
+        raise SkipError(
+            "scaled_dot_product_attention has no sliding window but a mask of all pairs"
+        )
+    # Views: the kernels take (batch, seqlen, heads, head_dim) in memory.
+    q, k, v = (t[name].transpose(1, 2) for name in ("q", "k", "v"))
+
+    def attend() -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    if backend is None:
+        return attend
+
+    def attend_with() -> torch.Tensor:
+        with sdpa_kernel(backend):
+            return attend()
+
+    return attend_with
+
+
+# Convolutions.
+
+
+@_peer("causal_conv1d", "pytorch", BOTH)
+def _conv(problem: Problem, t: Inputs) -> Call:
+    before = problem.axes["width"] - 1
+    channels, seqlen = problem.axes["channels"], problem.name.seqlen
+    x = t["x"].mT.contiguous()  # (batch, channels, seqlen)
+    weight = t["weight"].unsqueeze(1)
+
+    def convolve() -> torch.Tensor:
+        y = F.conv1d(x, weight, t["bias"], padding=before, groups=channels)
+        return F.silu(y[..., :seqlen])
+
+    return convolve
+
+
+@_peer("causal_conv1d", "causal_conv1d", CUDA)
+def _conv_channel_last(_: Problem, t: Inputs) -> Call:
+    from causal_conv1d import causal_conv1d_fn
+
+    x = t["x"].mT  # a view, as Mamba-2 gives it
+    return lambda: causal_conv1d_fn(
+        x, t["weight"], t["bias"], activation="silu", return_final_states=True
+    )
+
+
+@_peer("causal_conv1d", "causal_conv1d_channel_first", CUDA)
+def _conv_channel_first(_: Problem, t: Inputs) -> Call:
+    from causal_conv1d import causal_conv1d_fn
+
+    x = t["x"].mT.contiguous()  # as Mamba has it; this layout gives no final state
+    return lambda: causal_conv1d_fn(x, t["weight"], t["bias"], activation="silu")
+
+
+# Scans.
+
+
+@_peer("selective_scan", "mamba_ssm", CUDA)
+def _selective_scan(_: Problem, t: Inputs) -> Call:
+    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
+
+    # (batch, channels, seqlen), the only layout it has
+    x, dt, b, c, z = (t[name].mT.contiguous() for name in ("x", "dt", "B", "C", "z"))
+    for name in ("x", "dt", "B", "C", "z"):
+        del t[name]  # frees the other layout
+    return lambda: selective_scan_fn(
+        x,
+        dt,
+        t["A"],
+        b,
+        c,
+        t["D"],
+        z,
+        t["dt_bias"],
+        delta_softplus=True,
+        return_last_state=True,
+    )
+
+
+@_peer("ssd_scan", "mamba_ssm", CUDA)
+def _ssd_scan(problem: Problem, t: Inputs) -> Call:
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    return lambda: mamba_chunk_scan_combined(
+        *(t[name] for name in ("x", "dt", "A", "B", "C")),
+        chunk_size=problem.axes["chunk"],
+        D=t["D"],
+        dt_bias=t["dt_bias"],
+        dt_softplus=True,
+        return_final_states=True,
+    )
