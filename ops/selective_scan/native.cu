@@ -95,8 +95,10 @@ Geometry ChooseGeometry(const SelectiveScan::Problem& p,
 template <class T>
 ss::Params<T> MakeParams(const SelectiveScan::Problem& p,
                          const SelectiveScan::Args& a, const Geometry& g) {
+  constexpr int64_t kSize = sizeof(T);
   const auto view = [](const Tensor& t) {
-    return ss::View<const T>{t.as<const T>(), t.strides[0], t.strides[1]};
+    return ss::View<const T>{t.as<const T>(), t.strides[0] * kSize,
+                             t.strides[1] * kSize};
   };
   ss::Params<T> params;
   params.x = view(a.x);
@@ -104,7 +106,7 @@ ss::Params<T> MakeParams(const SelectiveScan::Problem& p,
   if (p.has_z) params.z = view(a.z);
   params.B = view(a.B);
   params.C = view(a.C);
-  params.y = {a.y.as<T>(), a.y.strides[0], a.y.strides[1]};
+  params.y = {a.y.as<T>(), a.y.strides[0] * kSize, a.y.strides[1] * kSize};
   params.A = a.A.as<float>();
   if (p.has_d) params.D = a.D.as<float>();
   if (p.has_dt_bias) params.dt_bias = a.dt_bias.as<float>();

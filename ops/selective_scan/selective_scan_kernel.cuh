@@ -27,13 +27,22 @@ inline constexpr float kLog2E = 1.4426950408889634f;
 template <bool kGrouped>
 inline constexpr int kTile = kGrouped ? 8 : 32;
 
+// `from`, `bytes` on. Through char, not an integer: the compiler must still see
+// that the pointer is a global one.
+template <class T>
+__device__ __forceinline__ T* AddBytes(T* from, int64_t bytes) {
+  return (T*)((const char*)from + bytes);  // NOLINT: T may be const or not
+}
+
 template <class T>
 struct View {  // (batch, seqlen, ...), the last axis contiguous
   T* data = nullptr;
-  int64_t batch_stride = 0, step_stride = 0;
+  int64_t batch_stride = 0, step_stride = 0;  // in bytes
   __device__ T* At(int64_t b, int64_t l) const {
-    return data + b * batch_stride + l * step_stride;
+    return AddBytes(data, b * batch_stride + l * step_stride);
   }
+  // `from`, a pointer into this view, a step later.
+  __device__ T* Next(T* from) const { return AddBytes(from, step_stride); }
 };
 
 template <class T>
@@ -59,6 +68,21 @@ struct Params {
   }
 };
 
+// The channels of one step, as f32.
+template <class T, int kPer>
+__device__ __forceinline__ void Unpack(const Pack<T, kPer>& from,
+                                       float (&to)[kPer]) {
+#pragma unroll
+  for (int j = 0; j < kPer; ++j) to[j] = ToFloat(from.v[j]);
+}
+// One instruction each, which the compiler does not find.
+__device__ __forceinline__ void Unpack(const Pack<__nv_bfloat16, 2>& from,
+                                       float (&to)[2]) {
+  const unsigned bits = *reinterpret_cast<const unsigned*>(&from);
+  to[0] = __uint_as_float(bits << 16);
+  to[1] = __uint_as_float(bits & 0xffff0000u);
+}
+
 // 2^x on the FMA pipe, within 2e-7 relative: the integer nearest to x falls out
 // of adding 1.5 * 2^23, the fraction takes a minimax polynomial, 1 at 0.
 __device__ __forceinline__ float Exp2Polynomial(float x) {
@@ -79,7 +103,7 @@ __device__ __forceinline__ float Exp2Polynomial(float x) {
 // unit: one costs 9 issue slots more and spares 8 cycles of a unit that is the
 // bottleneck, more so where there is no output to compute.
 template <bool kOutput>
-inline constexpr int kPolynomials = kOutput ? 2 : 3;
+inline constexpr int kPolynomials = kOutput ? 1 : 2;
 
 template <bool kOutput, int kState>
 __device__ __forceinline__ float Decay(float x) {
@@ -128,37 +152,39 @@ __device__ __forceinline__ void AdvanceFour(const float (&a)[kPer][kStates],
     Advance<kOutput, kFirst>(a[j], h[j], step[j], input[j], b4, c4, y[j]);
 }
 
-// This thread's eight values of the tile of B and C at step `l`, in two parts,
-// so that the load is in flight while the tile before is computed.
+// This thread's eight values of a tile of B and C, in two parts, so that the
+// load is in flight while the tile before is computed.
 template <class T, bool kGrouped, bool kOutput>
 class TileCopy {
  public:
-  __device__ TileCopy(const Params<T>& p, int b) : p_(p) {
+  __device__ TileCopy(const Params<T>& p, int b, int64_t begin, int length)
+      : p_(p), length_(length) {
     const int row_vectors = p.columns / 8;
     const int index = threadIdx.x % (kTile<kGrouped> * row_vectors);
     is_c_ = threadIdx.x >= kTile<kGrouped> * row_vectors;
     row_ = index / row_vectors;
     column_ = index % row_vectors * 8;
     const View<const T>& view = is_c_ ? p.C : p.B;
-    source_ = view.At(b, row_) + column_;
-    stride_ = view.step_stride;
+    source_ = view.At(b, begin + row_) + column_;
+    tile_stride_ = view.step_stride * kTile<kGrouped>;
   }
 
-  __device__ void Load(int64_t l, int64_t end) {
+  // The tiles from the segment's begin, one a call; `l0` is where this starts.
+  __device__ void Load(int l0) {
     if (is_c_ && !kOutput) return;
-    const T* const from = source_ + l * stride_;
-    const bool inside = l + row_ < end;
+    const bool inside = l0 + row_ < length_;
     if (inside && p_.vector_bc) {
 #pragma unroll
       for (int i = 0; i < 8; i += kPackSize<T>)
         *reinterpret_cast<uint4*>(values_ + i) =
-            *reinterpret_cast<const uint4*>(from + i);
+            *reinterpret_cast<const uint4*>(source_ + i);
     } else {
 #pragma unroll
       for (int i = 0; i < 8; ++i)
-        values_[i] =
-            inside && column_ + i < p_.d_state ? from[i] : FromFloat<T>(0.0f);
+        values_[i] = inside && column_ + i < p_.d_state ? source_[i]
+                                                        : FromFloat<T>(0.0f);
     }
+    source_ = AddBytes(source_, tile_stride_);
   }
 
   // `tile`: (steps, 2, columns), B then C.
@@ -175,7 +201,8 @@ class TileCopy {
  private:
   const Params<T>& p_;
   const T* source_;
-  int64_t stride_;
+  int64_t tile_stride_;  // in bytes
+  int length_;
   int row_, column_;
   bool is_c_;
   alignas(16) T values_[8];
@@ -198,7 +225,8 @@ __device__ __forceinline__ void ScanSegment(const Params<T>& p, int segment,
   const bool active = wanted < p.d_inner;
   const int channel = active ? wanted : p.d_inner - kPer;
   const int last = static_cast<int>(p.split.segments) - 1;
-  const int64_t begin = p.split.Begin(segment), end = p.split.End(segment);
+  const int64_t begin = p.split.Begin(segment);
+  const int length = static_cast<int>(p.split.End(segment) - begin);
 
   float a[kPer][kStates], h[kPer][kStates], bias[kPer], skip[kPer];
 #pragma unroll
@@ -220,73 +248,80 @@ __device__ __forceinline__ void ScanSegment(const Params<T>& p, int segment,
     }
   }
 
-  Channels x[kAhead], dt[kAhead], z[kAhead];
-  const auto fetch = [&](int64_t l0) {
-#pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
-      const int64_t l = min(l0 + k, end - 1);
-      x[k] = *reinterpret_cast<const Channels*>(p.x.At(b, l) + channel);
-      dt[k] = *reinterpret_cast<const Channels*>(p.dt.At(b, l) + channel);
-      if (kOutput && !kGrouped && p.z.data != nullptr)
-        z[k] = *reinterpret_cast<const Channels*>(p.z.At(b, l) + channel);
-    }
+  // One step of this thread's channels, fetched kAhead steps before its use.
+  // Without a z, x stands in for it and the gate is one.
+  const bool has_z = p.z.data != nullptr;
+  const View<const T>& z_view = has_z ? p.z : p.x;
+  const T* x_at = p.x.At(b, begin) + channel;
+  const T* dt_at = p.dt.At(b, begin) + channel;
+  const T* z_at = z_view.At(b, begin) + channel;
+  T* y_at = p.y.At(b, begin) + channel;
+  Channels x[kAhead] = {}, dt[kAhead] = {}, z[kAhead] = {};
+  const auto fetch = [&](int k, bool inside) {
+    if (!inside) return;
+    x[k] = *reinterpret_cast<const Channels*>(x_at);
+    dt[k] = *reinterpret_cast<const Channels*>(dt_at);
+    if (kOutput && !kGrouped) z[k] = *reinterpret_cast<const Channels*>(z_at);
+    x_at = p.x.Next(x_at);
+    dt_at = p.dt.Next(dt_at);
+    z_at = z_view.Next(z_at);
   };
-  fetch(begin);
+#pragma unroll
+  for (int k = 0; k < kAhead; ++k) fetch(k, k < length);
 
-  const int tile_floats = kSteps * 2 * p.columns;
+  const int columns = kGrouped ? p.columns : kStates;
+  const int tile_floats = kSteps * 2 * columns;
   float* const partial = shared + 2 * tile_floats;  // (groups, steps, 32)
   float* tile = shared;
   float* next_tile = shared + tile_floats;
-  TileCopy<T, kGrouped, kOutput> copy(p, b);
-  copy.Load(begin, end);
+  TileCopy<T, kGrouped, kOutput> copy(p, b, begin, length);
+  copy.Load(0);
   copy.Store(tile);
   __syncthreads();
 
   float sum[kPer] = {};
-  for (int64_t l0 = begin; l0 < end; l0 += kSteps) {
-    if (l0 + kSteps < end) copy.Load(l0 + kSteps, end);
+  for (int l0 = 0; l0 < length; l0 += kSteps) {
+    if (l0 + kSteps < length) copy.Load(l0 + kSteps);
     float tile_sum[kPer] = {};  // so that the error is that of a sum of sums
-    for (int r0 = 0; r0 < kSteps && l0 + r0 < end; r0 += kAhead) {
-      Channels now_x[kAhead], now_dt[kAhead], now_z[kAhead];
-#pragma unroll
-      for (int k = 0; k < kAhead; ++k)
-        now_x[k] = x[k], now_dt[k] = dt[k], now_z[k] = z[k];
-      fetch(l0 + r0 + kAhead);
+    for (int r0 = 0; r0 < kSteps && l0 + r0 < length; r0 += kAhead) {
+      const float* const chunk = tile + 2 * r0 * columns + first_state;
+      const int left = length - l0 - r0;
 #pragma unroll
       for (int k = 0; k < kAhead; ++k) {
-        const int r = r0 + k;
-        const bool inside = l0 + r < end;
-        float step[kPer], input[kPer], y[kPer];
+        // Past the end, a step of zero leaves the state as it is.
+        const bool inside = k < left;
+        const float longest = inside ? __int_as_float(0x7f800000) : 0.0f;
+        float xs[kPer], step[kPer], gate[kPer], input[kPer], y[kPer];
+        Unpack(x[k], xs);
+        Unpack(dt[k], step);
+        Unpack(z[k], gate);
 #pragma unroll
         for (int j = 0; j < kPer; ++j) {
-          const float xj = ToFloat(now_x[k].v[j]);
-          // A step of zero leaves the state as it is.
-          step[j] =
-              inside ? SoftplusFast(ToFloat(now_dt[k].v[j]) + bias[j]) : 0.0f;
-          input[j] = step[j] * xj;
+          step[j] = fminf(SoftplusFast(step[j] + bias[j]), longest);
           tile_sum[j] += step[j];
-          y[j] = kGrouped ? 0.0f : skip[j] * xj;
+          input[j] = step[j] * xs[j];
+          y[j] = kGrouped ? 0.0f : skip[j] * xs[j];
+          gate[j] = has_z ? SiluFast(gate[j]) : 1.0f;
         }
-        const float* const rows = tile + 2 * r * p.columns + first_state;
-        AdvanceFour<kOutput, kPer, 0>(a, h, step, input, rows, rows + p.columns,
+        fetch(k, k + kAhead < left);
+        const float* const rows = chunk + 2 * k * columns;
+        AdvanceFour<kOutput, kPer, 0>(a, h, step, input, rows, rows + columns,
                                       y);
-        AdvanceFour<kOutput, kPer, 4>(a, h, step, input, rows, rows + p.columns,
+        AdvanceFour<kOutput, kPer, 4>(a, h, step, input, rows, rows + columns,
                                       y);
-        AdvanceFour<kOutput, kPer, 8>(a, h, step, input, rows, rows + p.columns,
+        AdvanceFour<kOutput, kPer, 8>(a, h, step, input, rows, rows + columns,
                                       y);
-        AdvanceFour<kOutput, kPer, 12>(a, h, step, input, rows,
-                                       rows + p.columns, y);
+        AdvanceFour<kOutput, kPer, 12>(a, h, step, input, rows, rows + columns,
+                                       y);
         if constexpr (kOutput && kGrouped) {
-          partial[(first_state / kStates * kSteps + r) * 32 + lane] = y[0];
+          partial[(first_state / kStates * kSteps + r0 + k) * 32 + lane] = y[0];
         } else if constexpr (kOutput) {
           Channels out;
 #pragma unroll
-          for (int j = 0; j < kPer; ++j) {
-            if (p.z.data != nullptr) y[j] *= SiluFast(ToFloat(now_z[k].v[j]));
-            out.v[j] = FromFloat<T>(y[j]);
-          }
-          if (inside && active)
-            *reinterpret_cast<Channels*>(p.y.At(b, l0 + r) + channel) = out;
+          for (int j = 0; j < kPer; ++j)
+            out.v[j] = FromFloat<T>(y[j] * gate[j]);
+          if (inside && active) *reinterpret_cast<Channels*>(y_at) = out;
+          y_at = p.y.Next(y_at);
         }
       }
     }
@@ -296,18 +331,18 @@ __device__ __forceinline__ void ScanSegment(const Params<T>& p, int segment,
     if constexpr (kOutput && kGrouped) {
       __syncthreads();
       for (int i = threadIdx.x; i < kSteps * 32; i += blockDim.x) {
-        const int64_t l = l0 + i / 32;
         const int c = channel_block * 32 + i % 32;
-        if (l >= end || c >= p.d_inner) continue;
+        if (l0 + i / 32 >= length || c >= p.d_inner) continue;
+        const int64_t l = begin + l0 + i / 32;
         float y = 0.0f;
-        for (int g = 0; g < p.columns / kStates; ++g)
+        for (int g = 0; g < columns / kStates; ++g)
           y += partial[g * kSteps * 32 + i];
         if (p.D != nullptr) y = fmaf(p.D[c], ToFloat(p.x.At(b, l)[c]), y);
-        if (p.z.data != nullptr) y *= SiluFast(ToFloat(p.z.At(b, l)[c]));
+        if (has_z) y *= SiluFast(ToFloat(p.z.At(b, l)[c]));
         p.y.At(b, l)[c] = FromFloat<T>(y);
       }
     }
-    if (l0 + kSteps < end) copy.Store(next_tile);
+    if (l0 + kSteps < length) copy.Store(next_tile);
     __syncthreads();
     float* const done = tile;
     tile = next_tile;
@@ -336,7 +371,9 @@ __device__ __forceinline__ void ScanSegment(const Params<T>& p, int segment,
 // A block a (segment, batch entry, block of channels), from `first_segment`.
 // The first launch, from segment 0, is in full for that segment only.
 template <class T, int kPer, bool kGrouped>
-__global__ void __launch_bounds__(kGrouped ? 512 : kThreads, kGrouped ? 1 : 3)
+__global__ void __launch_bounds__(kGrouped ? 512 : kThreads, kGrouped    ? 1
+                                                             : kPer == 2 ? 3
+                                                                         : 4)
     ScanKernel(const __grid_constant__ Params<T> p, int first_segment) {
   extern __shared__ __align__(16) float shared[];
   const int channel_block = blockIdx.x % p.channel_blocks;
