@@ -92,7 +92,8 @@ HWY_NOINLINE void ScanStates(const ScanScratch& s, int64_t first,
     const float* const b = s.bc + t * 2 * states + first;
     const float* const c = b + states;
     const auto advance = [&](F32Vec& h, int64_t n) HWY_ATTR {
-      const auto a = Exp2Decay(d, hn::Mul(step, hn::Load(d, decay + n * lanes)));
+      const auto a =
+          Exp2Decay(d, hn::Mul(step, hn::Load(d, decay + n * lanes)));
       h = hn::MulAdd(a, h, hn::Mul(input, hn::Set(d, b[n])));
       return kOutput ? hn::Mul(h, hn::Set(d, c[n])) : h;
     };
@@ -237,8 +238,8 @@ void ChainBlock(const SelectiveScan::Problem& p, const SelectiveScan::Args& a,
       const float* const before =
           work.ends + (unit(s - 1) * states + i) * lanes;
       const auto sum = hn::LoadU(d, work.sums + unit(s) * lanes);
-      hn::StoreU(hn::MulAdd(Exp2Decay(d, hn::Mul(sum, rate)), hn::LoadU(d, before),
-                            hn::LoadU(d, end)),
+      hn::StoreU(hn::MulAdd(Exp2Decay(d, hn::Mul(sum, rate)),
+                            hn::LoadU(d, before), hn::LoadU(d, end)),
                  d, end);
     }
   }

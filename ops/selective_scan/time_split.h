@@ -22,9 +22,13 @@ struct TimeSplit {
   int64_t segments = 1;
   int64_t first = 0;  // steps of segment 0
   int64_t rest = 0;   // steps of each other segment
+  double cost = 0;    // what it takes, in steps in full
 
-  int64_t Begin(int64_t s) const { return s == 0 ? 0 : first + (s - 1) * rest; }
-  int64_t End(int64_t s) const { return first + s * rest; }
+  // constexpr: device code calls them too.
+  constexpr int64_t Begin(int64_t s) const {
+    return s == 0 ? 0 : first + (s - 1) * rest;
+  }
+  constexpr int64_t End(int64_t s) const { return first + s * rest; }
 };
 
 // What a machine pays, in units of one step in full.
@@ -44,8 +48,10 @@ inline TimeSplit ChooseTimeSplit(int64_t seqlen, int64_t units, int64_t workers,
     return std::max(std::ceil(static_cast<double>(count) / workers),
                     costs.least_rounds);
   };
-  TimeSplit best{.segments = 1, .first = seqlen, .rest = 0};
-  double best_cost = rounds(units) * seqlen;
+  TimeSplit best{.segments = 1,
+                 .first = seqlen,
+                 .rest = 0,
+                 .cost = rounds(units) * seqlen};
   // Beyond a few units a worker there is nothing to gain.
   const int64_t most = std::min(seqlen / multiple, 4 * workers / units) + 2;
   for (int64_t n = 3; n <= most; ++n) {
@@ -59,10 +65,8 @@ inline TimeSplit ChooseTimeSplit(int64_t seqlen, int64_t units, int64_t workers,
         rounds(units * (n - 1)) *
             (std::max<double>(first, rest * costs.state_step) + rest) +
         costs.per_split + n * costs.per_segment;
-    if (cost < best_cost) {
-      best = {.segments = n, .first = first, .rest = rest};
-      best_cost = cost;
-    }
+    if (cost < best.cost)
+      best = {.segments = n, .first = first, .rest = rest, .cost = cost};
   }
   return best;
 }
