@@ -101,20 +101,20 @@ HWY_INLINE Sums HeadSums(const ChunkMath& m, int64_t head) {
           m.buffers.sum_low + head * ssd::kMaxChunk};
 }
 
-// exp(sums[i]) for each token, or step[j] * exp(sums[last] - sums[j]).
-HWY_INLINE void FromStart(const ChunkPlace& at, const Sums& sums, float* out) {
+HWY_INLINE void FillDecays(const ChunkMath& m, const ChunkPlace& at) {
   const F32Tag d;
-  for (int64_t l = 0; l < at.tokens; l += hn::Lanes(d))
-    hn::StoreU(FastExp(d, hn::LoadU(d, sums.high + l)), d, out + l);
-}
-HWY_INLINE void ToEnd(const ChunkPlace& at, const Sums& sums, const float* step,
-                      float* out) {
-  const F32Tag d;
-  for (int64_t l = 0; l < at.tokens; l += hn::Lanes(d)) {
-    const auto exponent =
-        hn::Min(sums.Difference(d, at.tokens - 1, l), hn::Zero(d));
-    hn::StoreU(hn::Mul(hn::LoadU(d, step + l), FastExp(d, exponent)), d,
-               out + l);
+  for (int64_t h = 0; h < at.heads; ++h) {
+    const Sums sums = HeadSums(m, h);
+    const int64_t row = h * ssd::kMaxChunk;
+    for (int64_t l = 0; l < at.tokens; l += hn::Lanes(d)) {
+      const auto exponent =
+          hn::Min(sums.Difference(d, at.tokens - 1, l), hn::Zero(d));
+      hn::StoreU(FastExp(d, hn::LoadU(d, sums.high + l)), d,
+                 m.buffers.from_start + row + l);
+      hn::StoreU(
+          hn::Mul(hn::LoadU(d, m.buffers.step + row + l), FastExp(d, exponent)),
+          d, m.buffers.to_end + row + l);
+    }
   }
 }
 
@@ -123,6 +123,7 @@ void ChunkBegin(const ChunkMath& m, const ChunkPlace& at) {
     using T = decltype(t);
     using M = decltype(tm);
     constexpr bool kConvert = !std::is_same_v<T, M>;
+    const F32Tag d;
     const auto& p = m.p;
     const auto& b = m.buffers;
     const int64_t width = at.heads * p.head_dim;
@@ -145,14 +146,23 @@ void ChunkBegin(const ChunkMath& m, const ChunkPlace& at) {
       TransposeRows(B, m.a.B.strides[1], at.tokens, p.d_state,
                     static_cast<M*>(b.B_t));
     }
-    for (int64_t h = 0; h < at.heads; ++h) {
-      ToEnd(at, HeadSums(m, h), b.step + h * ssd::kMaxChunk, b.factor);
-      for (int64_t l = 0; l < at.tokens; ++l)
-        ScaleRow(At<T>(m.a.x, at.batch, at.token + l,
-                       (at.first_head + h) * p.head_dim),
-                 b.factor[l],
-                 static_cast<M*>(b.x_scaled) + l * width + h * p.head_dim,
-                 p.head_dim);
+    FillDecays(m, at);
+    for (int64_t l = 0; l < at.tokens; ++l) {
+      const T* x =
+          At<T>(m.a.x, at.batch, at.token + l, at.first_head * p.head_dim);
+      M* scaled = static_cast<M*>(b.x_scaled) + l * width;
+      for (int64_t h = 0; h < at.heads; ++h) {
+        M* const copy = static_cast<M*>(b.x) + (h * at.tokens + l) * p.head_dim;
+        const auto factor = hn::Set(d, b.to_end[h * ssd::kMaxChunk + l]);
+        ForEachVector(p.head_dim, hn::Lanes(d), [&](int64_t i, int64_t n) {
+          const auto v = LoadF32N(d, x + i, n);
+          if constexpr (kConvert) StoreF32N(d, v, copy + i, n);
+          StoreF32N(d, hn::Mul(v, factor), scaled + i, n);
+        });
+        if constexpr (!kConvert) std::copy_n(x, p.head_dim, copy);
+        x += p.head_dim;
+        scaled += p.head_dim;
+      }
     }
   });
 }
@@ -178,7 +188,7 @@ void HeadScores(const ChunkMath& m, const ChunkPlace& at, int64_t head) {
     end_low[k] = sums.low[end];
     const auto exponent = hn::Min(sums.Difference(d, end, k * lanes), zero);
     hn::StoreU(hn::Mul(hn::LoadU(d, step + k * lanes), FastExp(d, exponent)), d,
-               b.factor + k * lanes);
+               b.to_block_end + k * lanes);
   }
   const auto index = hn::Iota(d, 0);
   for (int64_t i = 0; i < at.tokens; ++i) {
@@ -192,8 +202,8 @@ void HeadScores(const ChunkMath& m, const ChunkPlace& at, int64_t head) {
       hn::Store(FastExp(d, hn::Min(exponent, zero)), d, from_end + k);
     }
     for (int64_t k = 0; k < diagonal; ++k) {
-      const auto decay =
-          hn::Mul(hn::Set(d, from_end[k]), hn::LoadU(d, b.factor + k * lanes));
+      const auto decay = hn::Mul(hn::Set(d, from_end[k]),
+                                 hn::LoadU(d, b.to_block_end + k * lanes));
       StoreF32(d, hn::Mul(hn::LoadU(d, cb + k * lanes), decay),
                row + k * lanes);
     }
@@ -229,33 +239,33 @@ void ChunkEnd(const ChunkMath& m, const ChunkPlace& at) {
   DispatchTypes(m, [&](auto t, auto tm) {
     using T = decltype(t);
     using M = decltype(tm);
-    HWY_ALIGN float decay[ssd::kMaxChunk];
-    for (int64_t h = 0; h < at.heads; ++h) {
-      const int64_t head = at.first_head + h;
-      FromStart(at, HeadSums(m, h), b.factor);
-      decay[h] = b.factor[at.tokens - 1];
-      const auto skip = hn::Set(d, m.a.D ? m.a.D.as<float>()[head] : 0.0f);
-      for (int64_t l = 0; l < at.tokens; ++l) {
-        const auto from_start = hn::Set(d, b.factor[l]);
-        const int64_t in = l * width + h * p.head_dim;
+    for (int64_t l = 0; l < at.tokens; ++l)
+      for (int64_t h = 0; h < at.heads; ++h) {
+        const int64_t head = at.first_head + h;
         const int64_t inner = head * p.head_dim;
+        const auto skip = hn::Set(d, m.a.D ? m.a.D.as<float>()[head] : 0.0f);
+        const auto from_start =
+            hn::Set(d, b.from_start[h * ssd::kMaxChunk + l]);
+        const float* const y_state = b.y_state + l * width + h * p.head_dim;
+        const float* const y_token =
+            b.y_token + (h * at.tokens + l) * p.head_dim;
         const T* const x = At<T>(m.a.x, at.batch, at.token + l, inner);
         const T* const z =
             m.a.z ? At<T>(m.a.z, at.batch, at.token + l, inner) : nullptr;
         T* const y = At<T>(m.a.y, at.batch, at.token + l, inner);
         ForEachVector(p.head_dim, lanes, [&](int64_t i, int64_t n) {
-          auto v = hn::MulAdd(LoadF32N(d, b.y_state + in + i, n), from_start,
-                              LoadF32N(d, b.y_token + in + i, n));
+          auto v = hn::MulAdd(LoadF32N(d, y_state + i, n), from_start,
+                              LoadF32N(d, y_token + i, n));
           v = hn::MulAdd(LoadF32N(d, x + i, n), skip, v);
           if (z != nullptr) v = hn::Mul(v, Silu(d, LoadF32N(d, z + i, n)));
           StoreF32N(d, v, y + i, n);
         });
       }
-    }
     for (int64_t s = 0; s < p.d_state; ++s)
       for (int64_t h = 0; h < at.heads; ++h) {
         const int64_t base = s * width + h * p.head_dim;
-        const auto factor = hn::Set(d, decay[h]);
+        const auto factor =
+            hn::Set(d, b.from_start[h * ssd::kMaxChunk + at.tokens - 1]);
         M* const out = static_cast<M*>(b.state_m) + base;
         ForEachVector(p.head_dim, lanes, [&](int64_t i, int64_t n) {
           const auto v = hn::MulAdd(LoadF32N(d, b.state + base + i, n), factor,

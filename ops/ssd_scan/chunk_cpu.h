@@ -21,12 +21,14 @@ struct ChunkBuffers {
   float* step;
   float* sum_high;
   float* sum_low;
-  float* factor;   // (kMaxChunk): scratch of Scores
+  float* from_start;    // (heads, kMaxChunk): the state's decay to a token
+  float* to_end;        // (heads, kMaxChunk): step * decay to the chunk's end
+  float* to_block_end;  // (kMaxChunk): scratch of Scores
   void* x;         // (tokens, block) M: x converted; unused if x is M already
   void* B;         // (tokens, d_state) M, likewise
   void* C;         // (tokens, d_state) M, likewise
   void* B_t;       // (d_state, tokens) M: B transposed
-  void* x_scaled;  // (tokens, block) M: x * step * decay to the chunk's end
+  void* x_scaled;  // (tokens, block) M: x * to_end
   float* cb;       // (tokens, tokens): C B^T
   void* scores;    // (heads, tokens, tokens) M: cb * decay * step, causal
   float* y_state;  // (tokens, block): C state
@@ -51,7 +53,7 @@ struct ChunkMath {
   // state from initial_state, and to final_state.
   void LoadState(const ChunkPlace& at) const;
   void StoreState(const ChunkPlace& at) const;
-  // step, sums, x_scaled, B_t, and x, B, C where they are converted.
+  // step, sums, x, x_scaled, B_t, and B and C where they are converted.
   void Begin(const ChunkPlace& at) const;
   void Scores(const ChunkPlace& at) const;
   // y from y_state and y_token; state from added.

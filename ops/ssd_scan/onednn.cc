@@ -70,7 +70,7 @@ struct Shape {
   Type type;      // of matrix operands
   int64_t heads;  // of a block
   int64_t head_dim, d_state;
-  int64_t x_stride, B_stride, C_stride;  // between tokens, of the operands
+  int64_t B_stride, C_stride;  // between tokens, of the operands
   int64_t width() const { return heads * head_dim; }
 };
 
@@ -88,8 +88,8 @@ Products MakeProducts(const dnnl::engine& engine, const Shape& s, int64_t q) {
                   matrix(s.type, s.d_state, w, w), matrix(kF32, q, w, w));
   Product y_token(
       engine, Desc({s.heads, q, q}, s.type, {q * q, q, 1}),
-      Desc({s.heads, q, s.head_dim}, s.type, {s.head_dim, s.x_stride, 1}),
-      Desc({s.heads, q, s.head_dim}, kF32, {s.head_dim, w, 1}));
+      Desc({s.heads, q, s.head_dim}, s.type, {q * s.head_dim, s.head_dim, 1}),
+      Desc({s.heads, q, s.head_dim}, kF32, {q * s.head_dim, s.head_dim, 1}));
   Product added(engine, matrix(s.type, s.d_state, q, q),
                 matrix(s.type, q, w, w), matrix(kF32, s.d_state, w, w));
   return {q,
@@ -195,7 +195,9 @@ ssd::ChunkBuffers Scan::Carve(std::byte* at, size_t* bytes) const {
   b.step = floats(shape_.heads * q);
   b.sum_high = floats(shape_.heads * q);
   b.sum_low = floats(shape_.heads * q);
-  b.factor = floats(q);
+  b.from_start = floats(shape_.heads * q);
+  b.to_end = floats(shape_.heads * q);
+  b.to_block_end = floats(q);
   b.x = take(q * w * m);
   b.B = take(q * n * m);
   b.C = take(q * n * m);
@@ -237,15 +239,11 @@ absl::Status Scan::Prepare(Device& device) {
             .heads = heads,
             .head_dim = p_.head_dim,
             .d_state = p_.d_state,
-            .x_stride = a_.x.strides[1],
             .B_stride = a_.B.strides[1],
             .C_stride = a_.C.strides[1]};
   if (p_.dtype != DType::kBF16 || !HasBf16(engine, shape_)) {
     shape_.type = Type::f32;
-    if (p_.dtype != DType::kF32) {
-      shape_.x_stride = shape_.width();
-      shape_.B_stride = shape_.C_stride = p_.d_state;
-    }
+    if (p_.dtype != DType::kF32) shape_.B_stride = shape_.C_stride = p_.d_state;
   }
   chunk_ = std::min(p_.seqlen, ssd::kMaxChunk);
   const int64_t rest = p_.seqlen % chunk_;
@@ -286,14 +284,13 @@ void Scan::RunBlock(Worker& worker, ChunkPlace at) {
   for (at.token = 0; at.token < p_.seqlen; at.token += chunk_) {
     at.tokens = std::min(chunk_, p_.seqlen - at.token);
     ChunkRunners& run = at.tokens == chunk_ ? worker.full : worker.tail;
-    void* const x = operand(a_.x, b.x, at.first_head * p_.head_dim);
     void* const B = operand(a_.B, b.B, at.group * p_.d_state);
     void* const C = operand(a_.C, b.C, at.group * p_.d_state);
     math.Begin(at);
     run.cb(worker.stream, C, B, b.cb);
     math.Scores(at);
     run.y_state(worker.stream, C, b.state_m, b.y_state);
-    run.y_token(worker.stream, b.scores, x, b.y_token);
+    run.y_token(worker.stream, b.scores, b.x, b.y_token);
     run.added(worker.stream, b.B_t, b.x_scaled, b.added);
     math.End(at);
   }
