@@ -5,6 +5,7 @@
 // clang-format off: after foreach_target.h
 #include "fixtures/math-inl.h"
 #include "fixtures/simd-inl.h"
+#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 // clang-format on
 
@@ -151,6 +152,11 @@ void ChunkBegin(const ChunkMath& m, const ChunkPlace& at) {
       const T* x =
           At<T>(m.a.x, at.batch, at.token + l, at.first_head * p.head_dim);
       M* scaled = static_cast<M*>(b.x_scaled) + l * width;
+      // Rows of x are too far apart for the hardware to see them coming.
+      constexpr int64_t kAhead = 4, kLine = 64 / sizeof(T);
+      if (at.token + l + kAhead < p.seqlen)
+        for (int64_t i = 0; i < width; i += kLine)
+          hwy::Prefetch(x + kAhead * m.a.x.strides[1] + i);
       for (int64_t h = 0; h < at.heads; ++h) {
         M* const copy = static_cast<M*>(b.x) + (h * at.tokens + l) * p.head_dim;
         const auto factor = hn::Set(d, b.to_end[h * ssd::kMaxChunk + l]);
