@@ -117,9 +117,9 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(1, 100, 3, 128, 3, 256, {false, true, false, true});
   add(2, 301, 8, 64, 8, 64, kPlain);
   // More chunks than CTAs fit on a GPU at once: several in a segment.
-  add(8, 611, 16, 64, 2, 16, kAll);
+  add(4, 641, 16, 64, 2, 16, kAll);
   // A real layer.
-  add(1, 512, 24, 64, 1, 128, kPlain);
+  add(1, 256, 24, 64, 1, 128, kPlain);
   return problems;
 }
 
