@@ -178,7 +178,7 @@ bool FlashAttention::GranulesConcatenate() const {
   const auto pack = [&](const std::vector<uint8_t>& from, memory::dims dims,
                         Tag tag, const memory::desc& to_desc, uint8_t* to) {
     memory plain({dims, DnnlType(compute_), tag}, DnnlCpu(),
-                       const_cast<uint8_t*>(from.data()));
+                 const_cast<uint8_t*>(from.data()));
     memory packed(to_desc, DnnlCpu(), to);
     dnnl::reorder(plain, packed).execute(stream, plain, packed);
     stream.wait();

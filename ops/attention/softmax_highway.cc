@@ -2,8 +2,8 @@
 //
 // The online softmax (Milakov and Gimelshein 2018, arXiv:1805.02867; Dao et
 // al. 2022, arXiv:2205.14135) on a tile that lies in L2. With AMX products the
-// exponentials are most of the work, so a score is read twice (its maximum,
-// then the rest) and each pass is unrolled to keep both vector ports busy.
+// exponentials are most of the work: the polynomial is as short as 16-bit
+// weights allow, and rows are rescaled only when they must be.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention/softmax_highway.cc"
 #include "hwy/foreach_target.h"
@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "ops/attention/softmax_highway.h"
 
@@ -23,82 +24,145 @@ HWY_BEFORE_NAMESPACE();
 namespace seqmark {
 namespace HWY_NAMESPACE {
 
-// body(i, n) over [begin, end) by vectors, four at a time while there are.
-template <class Body>
-HWY_INLINE void Unrolled(int64_t begin, int64_t end, int64_t lanes,
-                         Body&& body) {
-  int64_t i = begin;
-  for (; i + 4 * lanes <= end; i += 4 * lanes) {
-    body(i, 0);
-    body(i + lanes, 1);
-    body(i + 2 * lanes, 2);
-    body(i + 3 * lanes, 3);
-  }
-  for (; i < end; i += lanes) body(i, 0);
+// 2^x for weights of 16 bits, within 3e-6, for |x| < 2^22; 2^-126 below -126.
+// x + 1.5 * 2^23 has the nearest integer to x in its low bits, and a minimax
+// polynomial does the fraction.
+HWY_INLINE F32Vec Weight(F32Tag d, F32Vec x, uint16_t) {
+  const hn::RebindToSigned<F32Tag> di;
+  const auto magic = hn::Set(d, 12582912.0f);
+  x = hn::Max(x, hn::Set(d, -126.0f));
+  const auto n = hn::Add(x, magic);
+  const auto f = hn::Sub(x, hn::Sub(n, magic));
+  auto p = hn::Set(d, 9.57010191e-3f);
+  p = hn::MulAdd(p, f, hn::Set(d, 5.59178603e-2f));
+  p = hn::MulAdd(p, f, hn::Set(d, 2.40247448e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 6.93121815e-1f));
+  p = hn::MulAdd(p, f, hn::Set(d, 9.99999261e-1f));
+  const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, n));
+  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+}
+HWY_INLINE F32Vec Weight(F32Tag d, F32Vec x, float) { return Exp2(d, x); }
+
+// Two vectors of finite positive values, rounded to nearest.
+template <class T>
+HWY_INLINE void StorePair(F32Tag d, F32Vec a, F32Vec b, T* to) {
+  StoreF32(d, a, to);
+  StoreF32(d, b, to + hn::Lanes(d));
+}
+#if HWY_TARGET != HWY_SCALAR
+// The rounded value is the upper half of the bits; ties go up, as weights of
+// exactly half a step are one in 65536.
+HWY_INLINE void StorePair(F32Tag d, F32Vec a, F32Vec b, BF16* to) {
+  const hn::RebindToUnsigned<F32Tag> d32;
+  const hn::Repartition<uint16_t, F32Tag> d16;
+  const auto half = hn::Set(d32, 0x8000u);
+  const auto low = hn::BitCast(d16, hn::Add(hn::BitCast(d32, a), half));
+  const auto high = hn::BitCast(d16, hn::Add(hn::BitCast(d32, b), half));
+  hn::StoreU(hn::ConcatOdd(d16, high, low), d16,
+             reinterpret_cast<uint16_t*>(to));
+}
+#endif
+
+// The columns of a row that are worked on: those of seen keys, rounded out to
+// pairs of vectors.
+struct Columns {
+  int64_t low, high;   // seen; none if low >= high
+  int64_t begin, end;  // worked on
+};
+
+HWY_INLINE Columns ColumnsOf(const SoftmaxTile& t, int64_t row) {
+  const auto pair = static_cast<int64_t>(2 * hn::Lanes(F32Tag()));
+  const int64_t seen_to = t.query + row / t.group + 1 - t.key;
+  Columns c;
+  c.high = std::min(t.keys, seen_to);
+  c.low = std::max<int64_t>(0, seen_to - t.span);
+  if (c.low >= c.high) c.low = c.high = 0;
+  c.begin = c.low / pair * pair;
+  c.end = (c.high + pair - 1) / pair * pair;
+  return c;
 }
 
-template <class T>
-HWY_INLINE void SoftmaxRow(const SoftmaxTile& t, int64_t row) {
+// Masks the row and takes its maximum into `greatest`; returns the factor by
+// which sums and outputs so far shrink. A maximum that grows by less than 2^8
+// leaves `greatest` alone: weights may be that much above 1, as in
+// FlashAttention-4, and most tiles then rescale nothing.
+HWY_INLINE float UpdateGreatest(const SoftmaxTile& t, int64_t row,
+                                const Columns& c) {
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   float* const s = t.scores + row * t.keys;
-  T* const w = static_cast<T*>(t.weights) + row * t.keys;
-  const int64_t seen_to = t.query + row / t.group + 1 - t.key;
-  const int64_t high = std::min(t.keys, seen_to);
-  const int64_t low = std::max<int64_t>(0, seen_to - t.span);
-  if (low >= high) {
-    std::memset(w, 0, t.keys * sizeof(T));
-    return;
+  std::fill(s + c.begin, s + c.low, -HUGE_VALF);
+  std::fill(s + c.high, s + c.end, -HUGE_VALF);
+  auto m0 = hn::Set(d, -HUGE_VALF), m1 = m0;
+  for (int64_t i = c.begin; i < c.end; i += 2 * lanes) {
+    m0 = hn::Max(m0, hn::LoadU(d, s + i));
+    m1 = hn::Max(m1, hn::LoadU(d, s + i + lanes));
   }
-  // Whole vectors [begin, end); what they hold beyond [low, high) is masked.
-  const int64_t begin = low / lanes * lanes;
-  const int64_t end = (high + lanes - 1) / lanes * lanes;
-  std::fill(s + begin, s + low, -HUGE_VALF);
-  std::fill(s + high, s + end, -HUGE_VALF);
-  std::memset(w, 0, begin * sizeof(T));
-  std::memset(w + end, 0, (t.keys - end) * sizeof(T));
-
-  auto m0 = hn::Set(d, -HUGE_VALF), m1 = m0, m2 = m0, m3 = m0;
-  Unrolled(begin, end, lanes, [&](int64_t i, int k) HWY_ATTR {
-    const auto v = hn::LoadU(d, s + i);
-    auto& m = k == 0 ? m0 : k == 1 ? m1 : k == 2 ? m2 : m3;
-    m = hn::Max(m, v);
-  });
   const float tile_greatest =
-      hn::GetLane(hn::MaxOfLanes(d, hn::Max(hn::Max(m0, m1), hn::Max(m2, m3))));
+      t.scale * hn::GetLane(hn::MaxOfLanes(d, hn::Max(m0, m1)));
   const float before = t.greatest[row];
-  const float greatest = std::max(before, tile_greatest * t.scale);
-  t.greatest[row] = greatest;
+  if (!(tile_greatest > before + 8.0f)) return 1.0f;
+  t.greatest[row] = tile_greatest;
+  return std::exp2(before - tile_greatest);  // 0 at the first tile
+}
 
-  const auto scale = hn::Set(d, t.scale), shift = hn::Set(d, greatest);
-  auto s0 = hn::Zero(d), s1 = s0, s2 = s0, s3 = s0;
-  Unrolled(begin, end, lanes, [&](int64_t i, int k) HWY_ATTR {
-    const auto e = Exp2(d, hn::MulSub(hn::LoadU(d, s + i), scale, shift));
-    auto& sum = k == 0 ? s0 : k == 1 ? s1 : k == 2 ? s2 : s3;
-    sum = hn::Add(sum, e);
-    StoreF32(d, e, w + i);
-  });
-  const float sum =
-      hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
-  if (greatest == before) {
-    t.sums[row] += sum;
-    return;
+// Returns the sum of the row's weights.
+template <class T>
+HWY_INLINE float Exponentials(const SoftmaxTile& t, int64_t row,
+                              const Columns& c) {
+  const F32Tag d;
+  using Kind = std::conditional_t<std::is_same_v<T, float>, float, uint16_t>;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const float* const s = t.scores + row * t.keys;
+  T* const w = static_cast<T*>(t.weights) + row * t.keys;
+  if (c.begin > 0) std::memset(w, 0, c.begin * sizeof(T));
+  if (c.end < t.keys) std::memset(w + c.end, 0, (t.keys - c.end) * sizeof(T));
+  const auto scale = hn::Set(d, t.scale), shift = hn::Set(d, t.greatest[row]);
+  auto sum0 = hn::Zero(d), sum1 = sum0;
+  for (int64_t i = c.begin; i < c.end; i += 2 * lanes) {
+    const auto a =
+        Weight(d, hn::MulSub(hn::LoadU(d, s + i), scale, shift), Kind());
+    const auto b = Weight(
+        d, hn::MulSub(hn::LoadU(d, s + i + lanes), scale, shift), Kind());
+    sum0 = hn::Add(sum0, a);
+    sum1 = hn::Add(sum1, b);
+    StorePair(d, a, b, w + i);
   }
-  const float keep = std::exp2(before - greatest);  // 0 at the first tile
-  t.sums[row] = t.sums[row] * keep + sum;
-  const auto factor = hn::Set(d, keep);
+  return hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
+}
+
+HWY_INLINE void Rescale(const SoftmaxTile& t, int64_t row, float factor) {
+  const F32Tag d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  t.sums[row] *= factor;
   for (int64_t block = 0; block < t.blocks; ++block) {
     float* const o = t.outputs + (block * t.rows + row) * kAttentionOutputBlock;
     for (int64_t i = 0; i < kAttentionOutputBlock; i += lanes)
-      hn::StoreU(hn::Mul(hn::LoadU(d, o + i), factor), d, o + i);
+      hn::StoreU(hn::Mul(hn::LoadU(d, o + i), hn::Set(d, factor)), d, o + i);
+  }
+}
+
+// A few rows at a time: the chain of shuffles that ends each row's maximum
+// overlaps the next row's.
+template <class T>
+void SoftmaxRows(const SoftmaxTile& t) {
+  constexpr int64_t kAtOnce = 4;
+  for (int64_t first = 0; first < t.rows; first += kAtOnce) {
+    const int64_t count = std::min(kAtOnce, t.rows - first);
+    Columns columns[kAtOnce];
+    for (int64_t r = 0; r < count; ++r) {
+      columns[r] = ColumnsOf(t, first + r);
+      const float factor = UpdateGreatest(t, first + r, columns[r]);
+      if (factor != 1.0f) Rescale(t, first + r, factor);
+    }
+    for (int64_t r = 0; r < count; ++r)
+      t.sums[first + r] += Exponentials<T>(t, first + r, columns[r]);
   }
 }
 
 void Softmax(const SoftmaxTile& t) {
-  DispatchDType(t.weights_dtype, [&](auto tag) {
-    for (int64_t row = 0; row < t.rows; ++row)
-      SoftmaxRow<decltype(tag)>(t, row);
-  });
+  DispatchDType(t.weights_dtype,
+                [&](auto tag) { SoftmaxRows<decltype(tag)>(t); });
 }
 
 void Load(DType from_dtype, const void* from, int64_t from_stride, int64_t rows,
@@ -111,7 +175,7 @@ void Load(DType from_dtype, const void* from, int64_t from_stride, int64_t rows,
       const auto* in = static_cast<const decltype(from_tag)*>(from);
       auto* out = static_cast<To*>(to);
       for (int64_t r = 0; r < rows; ++r, in += from_stride, out += to_stride) {
-        ForEachVector(width, lanes, [&](int64_t i, int64_t n) HWY_ATTR {
+        ForEachVector(width, lanes, [&](int64_t i, int64_t n) {
           StoreF32N(d, LoadF32N(d, in + i, n), out + i, n);
         });
         std::memset(out + width, 0, (to_stride - width) * sizeof(To));
@@ -132,7 +196,7 @@ void Store(const SoftmaxTile& t, int64_t row, int64_t rows, int64_t width,
         const float* const o =
             t.outputs + at * t.rows + r * kAttentionOutputBlock;
         ForEachVector(std::min(kAttentionOutputBlock, width - at), lanes,
-                      [&](int64_t i, int64_t n) HWY_ATTR {
+                      [&](int64_t i, int64_t n) {
                         StoreF32N(d, hn::Mul(LoadF32N(d, o + i, n), factor),
                                   out + at + i, n);
                       });

@@ -27,9 +27,10 @@ struct SoftmaxTile {
   int64_t span = 0;   // keys a query sees at most
   float scale = 1;    // log2(e) / sqrt(head_dim)
   // Carried from tile to tile.
-  float* greatest = nullptr;  // (rows); the scaled scores' maximum, from -inf
-  float* sums = nullptr;      // (rows); of the weights, from 0
-  float* outputs = nullptr;   // (blocks, rows, kAttentionOutputBlock)
+  float* greatest =
+      nullptr;            // (rows); near the scaled scores' maximum, from -inf
+  float* sums = nullptr;  // (rows); of the weights, from 0
+  float* outputs = nullptr;  // (blocks, rows, kAttentionOutputBlock)
   int64_t blocks = 0;
 };
 
