@@ -103,7 +103,8 @@ __device__ __forceinline__ float WarpSum(float v) {
 }
 
 // The sum of `v` over the blockDim.x threads of a row, in all of them. A
-// caller alternates between two `partial`s: then one barrier a sum is enough.
+// caller alternates between two `partial`s, zero where there is no warp: then
+// one barrier a sum is enough.
 template <int kWarps>
 __device__ __forceinline__ float RowSum(float v,
                                         float4 (&partial)[kWarps / 4]) {
@@ -113,7 +114,8 @@ __device__ __forceinline__ float RowSum(float v,
     reinterpret_cast<float*>(partial)[threadIdx.x / 32] = v;
   __syncthreads();
   float sum = 0;
-  for (int i = 0; i < static_cast<int>(blockDim.x + 127) / 128; ++i) {
+#pragma unroll
+  for (int i = 0; i < kWarps / 4; ++i) {
     const float4 p = partial[i];
     sum += (p.x + p.y) + (p.z + p.w);
   }
