@@ -167,7 +167,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
     __syncthreads();
   }
 
-  const float per_element = 1.0f / static_cast<float>(t.width);
+  // Exact, for all of --use_fast_math: the mean of one element is that element.
+  const float per_element = __frcp_rn(static_cast<float>(t.width));
   int buffer = 0;
   for (;;) {
     float u[kPacks][kLanes];
@@ -252,7 +253,7 @@ __global__ void __launch_bounds__(1024)
     partial[threadIdx.x / (kWarps / 4)][threadIdx.x % (kWarps / 4)] = {};
   __syncthreads();
   const int packs = t.width / kLanes;
-  const float per_element = 1.0f / static_cast<float>(t.width);
+  const float per_element = __frcp_rn(static_cast<float>(t.width));
   int buffer = 0;
   const auto row_sum = [&](float v) {
     const float sum = RowSum<kWarps>(v, partial[buffer]);
