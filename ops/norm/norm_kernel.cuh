@@ -103,7 +103,8 @@ __device__ __forceinline__ float WarpSum(float v) {
 }
 
 // The sum of `v` over the blockDim.x threads of a row, in all of them. A
-// caller alternates between two `partial`s: then one barrier a sum is enough.
+// caller alternates between two `partial`s, zero where there is no warp: then
+// one barrier a sum is enough.
 template <int kWarps>
 __device__ __forceinline__ float RowSum(float v,
                                         float4 (&partial)[kWarps / 4]) {
@@ -113,7 +114,8 @@ __device__ __forceinline__ float RowSum(float v,
     reinterpret_cast<float*>(partial)[threadIdx.x / 32] = v;
   __syncthreads();
   float sum = 0;
-  for (int i = 0; i < static_cast<int>(blockDim.x + 127) / 128; ++i) {
+#pragma unroll
+  for (int i = 0; i < kWarps / 4; ++i) {
     const float4 p = partial[i];
     sum += (p.x + p.y) + (p.z + p.w);
   }
@@ -165,7 +167,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
     __syncthreads();
   }
 
-  const float per_element = 1.0f / static_cast<float>(t.width);
+  // Exact, for all of --use_fast_math: the mean of one element is that element.
+  const float per_element = __frcp_rn(static_cast<float>(t.width));
   int buffer = 0;
   for (;;) {
     float u[kPacks][kLanes];
@@ -250,7 +253,7 @@ __global__ void __launch_bounds__(1024)
     partial[threadIdx.x / (kWarps / 4)][threadIdx.x % (kWarps / 4)] = {};
   __syncthreads();
   const int packs = t.width / kLanes;
-  const float per_element = 1.0f / static_cast<float>(t.width);
+  const float per_element = __frcp_rn(static_cast<float>(t.width));
   int buffer = 0;
   const auto row_sum = [&](float v) {
     const float sum = RowSum<kWarps>(v, partial[buffer]);

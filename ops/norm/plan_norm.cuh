@@ -33,7 +33,8 @@ inline NormShape ChooseNormShape(int64_t packs, int64_t rows,
                             threads(n) * n <= best.threads * best.packs))
       best = {n, static_cast<int>(threads(n)), 1};
   }
-  if (best.threads == 32 && rows > 2 * multiprocessors) best.rows = 4;
+  // One warp a block spreads evenly; many of them would fill its slots.
+  if (best.threads == 32 && rows > 32 * multiprocessors) best.rows = 4;
   return best;
 }
 
