@@ -118,6 +118,7 @@ TEST(RowName, ModelIsTheShapeUpToARole) {
       {"llama-3.2-1b.qkv", "llama-3.2-1b"},
       {"custom", "custom"},
       {"custom.width7", "custom"},
+      {"custom.width7-gate", "custom.width7-gate"},  // no role has a dash
       {"trailing.", "trailing."},
   };
   for (const auto& c : kCases) {
