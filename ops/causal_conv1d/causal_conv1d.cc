@@ -77,12 +77,14 @@ std::vector<CausalConv1d::Problem> CausalConv1d::TestProblems() {
     problems.push_back(p);
   };
   // Sequences shorter than the state, channels of every pack width (8, 2 and 1
-  // of 16 bits), blocks and runs that end early: every option of each.
+  // of 16 bits), blocks and runs that end early: every option of each
+  // at width 4, and each both ways at the others.
   for (const auto& [batch, seqlen, channels] :
        {std::tuple{1, 1, 1}, {2, 2, 8}, {1, 3, 18}, {3, 17, 129}, {2, 61, 264}})
     for (int64_t width = kMinWidth; width <= kMaxWidth; ++width)
       for (unsigned options = 0; options < 16; ++options)
-        add(batch, seqlen, channels, width, options);
+        if (width == kMaxWidth || options % 5 == 0)
+          add(batch, seqlen, channels, width, options);
   // Runs of many tokens, wide packs and narrow.
   for (int64_t width = kMinWidth; width <= kMaxWidth; ++width) {
     add(2, 1003, 515, width, 15);

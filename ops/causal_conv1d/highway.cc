@@ -26,7 +26,7 @@ namespace seqmark {
 namespace {
 
 constexpr int64_t kTaps = CausalConv1d::kMaxWidth;
-constexpr int64_t kTokens = 8;      // of a block
+constexpr int64_t kTokens = 4;      // of a block
 constexpr int64_t kChannels = 512;  // of a block
 
 // Where a call keeps what is the same for all blocks.
