@@ -19,8 +19,7 @@ die() {
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 
 has_gpu() {
-  [ -e /dev/nvidiactl ] || [ -e /dev/dxg ] ||
-    nvidia-smi -L 2>/dev/null | grep -q '^GPU '
+  [ -e /dev/nvidiactl ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU '
 }
 
 nvcc_version() { "$1" --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p'; }
@@ -43,11 +42,12 @@ use_cuda() {
   export CUDA_HOME
 }
 
-# The GPUs' architectures as CMake lists them. Hopper's own instructions are in
-# 90a alone, which "native" would not give.
+# The GPUs' architectures as CMake lists them, or nothing if the driver does not
+# say. Hopper's own instructions are in 90a alone, which "native" would not give.
 gpu_architectures() {
-  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . |
-    sort -u | sed -n -e 's/^90$/90a/' -e 's/^\([0-9]*a\{0,1\}\)$/\1-real/p' | paste -sd ';'
+  { nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null || true; } |
+    tr -d . | sort -u | sed -n -e 's/^90$/90a/' -e 's/^\([0-9]\{2,\}a\{0,1\}\)$/\1-real/p' |
+    paste -sd ';'
 }
 
 # Arguments of CMake that are the same for every build.
