@@ -54,7 +54,7 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
   if (sol > kMostSol)
     return absl::InternalError(absl::StrCat(
         "sol is ", sol, ": ", seconds, " s measured, ", least.seconds,
-        " s the least by ", least.limit,
+        " s the least by ", Name(least.limit),
         "; the declared cost, the clock, the ceilings (--recalibrate) or the ",
         "kernel is wrong"));
   set_if("sol", sol);

@@ -40,7 +40,7 @@ absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
                         ? MakeCpuDevice({.threads = options_.threads})
                         : MakeCudaDevice();
       if (!device.ok()) return device.status();
-      auto ceilings = LoadOrMeasureCeilings(**device, options_.recalibrate);
+      auto ceilings = GetCeilings(**device, options_.recalibrate);
       if (!ceilings.ok()) return ceilings.status();
       (*device)->SetMemoryLimit(options_.memory_limit);
       return Machine{*std::move(device), *std::move(ceilings)};
@@ -99,7 +99,7 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
     for (auto& fact : (*machine)->device->facts())
       facts.push_back(std::move(fact));
     facts.emplace_back(absl::StrCat(device, "_ceilings"),
-                       ToJson((*machine)->ceilings).dump());
+                       ToJson((*machine)->ceilings));
     facts.emplace_back(absl::StrCat(device, "_cache"),
                        CacheFor(kind) == CacheState::kCold ? "cold" : "hot");
   }

@@ -44,6 +44,7 @@ target_link_libraries(seqmark_cublaslt INTERFACE seqmark_cuda CUDA::cublasLt)
 add_library(seqmark_cudnn INTERFACE)
 target_include_directories(seqmark_cudnn SYSTEM INTERFACE ${SEQMARK_CUDNN_FRONTEND_DIR} ${SEQMARK_CUDNN_INCLUDE})
 target_compile_definitions(seqmark_cudnn INTERFACE CUDNN_FRONTEND_SKIP_JSON_LIB)
-target_link_libraries(seqmark_cudnn INTERFACE seqmark_cuda ${SEQMARK_CUDNN_LIBRARY})
+# The frontend compiles some engines of its own at run time.
+target_link_libraries(seqmark_cudnn INTERFACE seqmark_cuda ${SEQMARK_CUDNN_LIBRARY} CUDA::nvrtc)
 set(SEQMARK_HAVE_CUDA TRUE)
 message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${SEQMARK_CUDA_ARCHITECTURES}")
