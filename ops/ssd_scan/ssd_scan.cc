@@ -119,7 +119,7 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   // More chunks than CTAs fit on a GPU at once: several in a segment.
   add(4, 641, 16, 64, 2, 16, kAll);
   // A real layer.
-  add(1, 256, 24, 64, 1, 128, kPlain);
+  add(1, 192, 24, 64, 1, 128, kPlain);
   return problems;
 }
 
