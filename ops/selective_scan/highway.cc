@@ -3,7 +3,7 @@
 // Selective scan on the CPU: lanes are channels, threads take (batch, block of
 // channels), and split time too where those are fewer than threads. It is
 // bound by arithmetic: an exponential and three multiplications or additions
-// for each state, 13 to 16 vector instructions. So eight states stay in
+// for each state, about 15 vector instructions. So eight states stay in
 // registers over a tile of time, B and C are broadcast from the tile, and the
 // tile (steps, inputs, outputs, B, C in f32) stays in L1.
 #undef HWY_TARGET_INCLUDE
