@@ -9,15 +9,16 @@
 //    but the multiply-add of h independent of the step before.
 //  - Two channels a thread share each load of B and C from shared memory: 16
 //    words a (token, channel), 0.25 to 0.5 clocks.
-//  - Two of the 16 exponentials (three without output) go to the FMA pipe.
+//  - One of the 16 exponentials (two without output) goes to the FMA pipe.
 //  - Where channels do not fill the chip, time is split (time_split.h). That
 //    doubles most exponentials, but fills 132 multiprocessors at every width.
 //
-// A (token, channel) with output: (18 special functions) / 16 = 1.13 clocks,
-// 16 x 5 + 2 x 9 + about 32 = 130 instructions / 128 = 1.02 clocks. Without:
-// 15 / 16 = 0.94, 64 + 27 + about 18 = 109 / 128 = 0.85. On an H200 (132 x
-// 1.98 GHz), with the special function unit 90 % busy: 4.8 ps unsplit, where
-// batch x channels fill the chip; split, 4.8 + 4.0 = 8.8 ps at any width.
+// A (token, channel) with output is 19 special functions / 16 = 1.19 clocks and
+// 135 instructions of bf16 code for sm_90 / 128 = 1.05 clocks; without, 16 / 16
+// = 1.0 and 111 / 128 = 0.87. On an H200 (132 x 1.98 GHz), with the special
+// function unit 90 % busy: 5.1 ps unsplit, where batch x channels fill the
+// chip; split, up to 5.1 + 4.3 = 9.4 ps at any width. (Memory: 8 bytes in full
+// and 4 for end states, 2 and 1 ps.)
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
 #include "ops/selective_scan/selective_scan.h"

@@ -100,7 +100,7 @@ __device__ __forceinline__ float Exp2Polynomial(float x) {
 }
 
 // Of 16 exponentials, how many the FMA pipe takes from the special function
-// unit: one costs 9 issue slots more and spares 8 cycles of a unit that is the
+// unit. One costs 9 issue slots more and spares that unit 8 cycles; it is the
 // bottleneck, more so where there is no output to compute.
 template <bool kOutput>
 inline constexpr int kPolynomials = kOutput ? 1 : 2;
