@@ -10,9 +10,9 @@
 // 0 <= j <= i. Query head h reads key and value head h / (heads / kv_heads).
 //
 // Only pairs that are seen count: 4 head_dim flops of matrix products and one
-// exponential each. So it is bound by the matrix units, and for small head_dim
-// by the exponentials: at 64 they weigh the same on a GPU whose special
-// function unit does one for 256 matrix flops. Memory is O(seqlen) always:
+// exponential each. So it is bound by the matrix units, with the exponentials
+// close behind where head_dim is small: at 64 they take three quarters as long
+// as the products on a Hopper GPU. Memory is O(seqlen) always:
 // no provider may hold the scores of all pairs.
 #pragma once
 

@@ -115,6 +115,7 @@ class FlashAttention {
 };
 
 absl::Status FlashAttention::Init(Device& device) {
+  const OneThread one_thread;
   // Without products of the dtype they are f32: exact, where bf16 products of
   // f16 inputs would not be.
   compute_ = DnnlHasMatmul(p_.dtype) ? p_.dtype : DType::kF32;
@@ -144,7 +145,6 @@ absl::Status FlashAttention::Init(Device& device) {
 }
 
 void FlashAttention::MakeProducts(int64_t granule, int64_t most_keys) {
-  const OneThread one_thread;
   const auto type = DnnlType(compute_), f32 = memory::data_type::f32;
   dnnl::post_ops add;
   add.append_sum(1.0f);
@@ -279,7 +279,6 @@ absl::Status FlashAttention::MakeWorkers(Device& device) {
         .outputs = reinterpret_cast<float*>(base + o),
         .blocks = blocks_};
   }
-  const OneThread one_thread;
   pack_k_ = dnnl::reorder(workers_[0].k_plain, workers_[0].k_packed);
   pack_v_ = dnnl::reorder(workers_[0].v_plain, workers_[0].v_packed);
   return absl::OkStatus();
@@ -293,8 +292,12 @@ void FlashAttention::Pack(Worker& worker, int64_t item) {
   const int64_t keys = std::min(granule_, p_.seqlen - key);
   const auto load = [&](const Tensor& t, int64_t at, int64_t width,
                         int64_t padded) {
-    AttentionLoad(t.dtype, At(t, b, key, h) + at * SizeOf(t.dtype),
-                  t.strides[1], keys, width, compute_, worker.rows, padded);
+    AttentionLoad({.data = At(t, b, key, h) + at * SizeOf(t.dtype),
+                   .dtype = t.dtype,
+                   .rows = keys,
+                   .width = width,
+                   .stride = t.strides[1]},
+                  compute_, worker.rows, padded);
     const size_t row_bytes = padded * SizeOf(compute_);
     std::memset(worker.rows + keys * row_bytes, 0,
                 (granule_ - keys) * row_bytes);
@@ -319,10 +322,15 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
   const size_t row_bytes = depth_ * SizeOf(compute_);
   std::memset(worker.q + queries * group_ * row_bytes, 0,
               (block_queries_ - queries) * group_ * row_bytes);
-  for (int64_t i = 0; i < queries; ++i)
-    AttentionLoad(p_.dtype, At(a_.q, b, query + i, h), p_.head_dim, group_,
-                  p_.head_dim, compute_, worker.q + i * group_ * row_bytes,
-                  depth_);
+  const auto rows_of = [&](const Tensor& t) {
+    return TensorRows{.data = At(t, b, query, h),
+                      .dtype = t.dtype,
+                      .rows = queries * group_,
+                      .width = p_.head_dim,
+                      .group = group_,
+                      .stride = t.strides[1]};
+  };
+  AttentionLoad(rows_of(a_.q), compute_, worker.q, depth_);
   SoftmaxTile& tile = worker.tile;
   tile.query = query;
   std::fill_n(tile.greatest, rows_, -HUGE_VALF);
@@ -331,9 +339,12 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
 
   const int64_t first = std::max<int64_t>(0, query + 1 - p_.span()) / granule_;
   const int64_t last = (query + queries - 1) / granule_;
+  // The fewest tiles, of equal sizes rather than a short last one.
   const auto most = static_cast<int64_t>(products_.size());
-  for (int64_t index = first; index <= last; index += most) {
-    const int64_t count = std::min(most, last + 1 - index);
+  const int64_t tiles = RoundUp(last + 1 - first, most) / most;
+  const int64_t even = RoundUp(last + 1 - first, tiles) / tiles;
+  for (int64_t index = first; index <= last; index += even) {
+    const int64_t count = std::min(even, last + 1 - index);
     const TileProducts& products = products_[count - 1];
     auto& scores = worker.scores[count - 1];
     scores.at(DNNL_ARG_WEIGHTS).set_data_handle(PackedK(kv, index));
@@ -349,9 +360,7 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
       products.outputs.execute(worker.stream, outputs);
     }
   }
-  for (int64_t i = 0; i < queries; ++i)
-    AttentionStore(tile, i * group_, group_, p_.head_dim, p_.dtype,
-                   At(a_.o, b, query + i, h));
+  AttentionStore(tile, rows_of(a_.o));
 }
 
 absl::Status FlashAttention::Run() {

@@ -18,6 +18,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "hwy/cache_control.h"
 #include "ops/attention/softmax_highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -165,43 +166,65 @@ void Softmax(const SoftmaxTile& t) {
                 [&](auto tag) { SoftmaxRows<decltype(tag)>(t); });
 }
 
-void Load(DType from_dtype, const void* from, int64_t from_stride, int64_t rows,
-          int64_t width, DType to_dtype, void* to, int64_t to_stride) {
+// row(r, pointer) for each row. A row's few lines lie pages apart, out of the
+// hardware prefetcher's sight, so they are asked for ahead.
+template <class T, class Row>
+HWY_INLINE void ForEachRow(const TensorRows& t, Row&& row) {
+  constexpr int64_t kAhead = 16;
+  const auto at = [&](int64_t r) {
+    return static_cast<T*>(t.data) + r / t.group * t.stride +
+           r % t.group * t.width;
+  };
+  for (int64_t r = 0; r < t.rows; ++r) {
+    if (r + kAhead < t.rows) {
+      const T* const ahead = at(r + kAhead);
+      for (int64_t i = 0; i < t.width; i += 64 / sizeof(T))
+        hwy::Prefetch(ahead + i);
+    }
+    row(r, at(r));
+  }
+}
+
+void Load(const TensorRows& from, DType to_dtype, void* to, int64_t width) {
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  DispatchDType(from_dtype, [&](auto from_tag) {
+  DispatchDType(from.dtype, [&](auto from_tag) {
     DispatchDType(to_dtype, [&](auto to_tag) {
+      using From = decltype(from_tag);
       using To = decltype(to_tag);
-      const auto* in = static_cast<const decltype(from_tag)*>(from);
-      auto* out = static_cast<To*>(to);
-      for (int64_t r = 0; r < rows; ++r, in += from_stride, out += to_stride) {
-        ForEachVector(width, lanes, [&](int64_t i, int64_t n) {
-          StoreF32N(d, LoadF32N(d, in + i, n), out + i, n);
-        });
-        std::memset(out + width, 0, (to_stride - width) * sizeof(To));
-      }
+      To* out = static_cast<To*>(to);
+      ForEachRow<From>(from, [&](int64_t, const From* in) {
+        if constexpr (std::is_same_v<From, To>) {
+          std::memcpy(out, in, from.width * sizeof(To));
+        } else {
+          ForEachVector(from.width, lanes, [&](int64_t i, int64_t n) {
+            StoreF32N(d, LoadF32N(d, in + i, n), out + i, n);
+          });
+        }
+        std::memset(out + from.width, 0, (width - from.width) * sizeof(To));
+        out += width;
+      });
     });
   });
 }
 
-void Store(const SoftmaxTile& t, int64_t row, int64_t rows, int64_t width,
-           DType dtype, void* to) {
+void Store(const SoftmaxTile& t, const TensorRows& to) {
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  DispatchDType(dtype, [&](auto tag) {
-    auto* out = static_cast<decltype(tag)*>(to);
-    for (int64_t r = row; r < row + rows; ++r, out += width) {
+  DispatchDType(to.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    ForEachRow<T>(to, [&](int64_t r, T* out) {
       const auto factor = hn::Set(d, 1.0f / t.sums[r]);
-      for (int64_t at = 0; at < width; at += kAttentionOutputBlock) {
+      for (int64_t at = 0; at < to.width; at += kAttentionOutputBlock) {
         const float* const o =
             t.outputs + at * t.rows + r * kAttentionOutputBlock;
-        ForEachVector(std::min(kAttentionOutputBlock, width - at), lanes,
+        ForEachVector(std::min(kAttentionOutputBlock, to.width - at), lanes,
                       [&](int64_t i, int64_t n) {
                         StoreF32N(d, hn::Mul(LoadF32N(d, o + i, n), factor),
                                   out + at + i, n);
                       });
       }
-    }
+    });
   });
 }
 
@@ -219,16 +242,13 @@ void AttentionSoftmax(const SoftmaxTile& tile) {
   HWY_DYNAMIC_DISPATCH(Softmax)(tile);
 }
 
-void AttentionLoad(DType from_dtype, const void* from, int64_t from_stride,
-                   int64_t rows, int64_t width, DType to_dtype, void* to,
-                   int64_t to_stride) {
-  HWY_DYNAMIC_DISPATCH(Load)
-  (from_dtype, from, from_stride, rows, width, to_dtype, to, to_stride);
+void AttentionLoad(const TensorRows& from, DType to_dtype, void* to,
+                   int64_t width) {
+  HWY_DYNAMIC_DISPATCH(Load)(from, to_dtype, to, width);
 }
 
-void AttentionStore(const SoftmaxTile& tile, int64_t row, int64_t rows,
-                    int64_t width, DType dtype, void* to) {
-  HWY_DYNAMIC_DISPATCH(Store)(tile, row, rows, width, dtype, to);
+void AttentionStore(const SoftmaxTile& from, const TensorRows& to) {
+  HWY_DYNAMIC_DISPATCH(Store)(from, to);
 }
 
 }  // namespace seqmark

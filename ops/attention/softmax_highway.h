@@ -38,14 +38,23 @@ struct SoftmaxTile {
 // and outputs are rescaled to a greatest that grew.
 void AttentionSoftmax(const SoftmaxTile& tile);
 
-// Copies `rows` rows of `width` elements, converting, and pads each with
-// zeros to `to_stride`.
-void AttentionLoad(DType from_dtype, const void* from, int64_t from_stride,
-                   int64_t rows, int64_t width, DType to_dtype, void* to,
-                   int64_t to_stride);
+// Rows of `width` elements where the tensors hold them: row r is part of token
+// r / group, `stride` elements after the token before; the group's are
+// contiguous.
+struct TensorRows {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t width = 0;
+  int64_t group = 1;
+  int64_t stride = 0;
+};
 
-// outputs / sums of `rows` rows from `row`, into contiguous rows of `width`.
-void AttentionStore(const SoftmaxTile& tile, int64_t row, int64_t rows,
-                    int64_t width, DType dtype, void* to);
+// Copies rows, converting, to contiguous ones padded with zeros to `width`.
+void AttentionLoad(const TensorRows& from, DType to_dtype, void* to,
+                   int64_t width);
+
+// Copies outputs / sums of the first rows.
+void AttentionStore(const SoftmaxTile& from, const TensorRows& to);
 
 }  // namespace seqmark
