@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
@@ -34,8 +35,6 @@ FACTS = (
     "compiler",
     "cuda_cache",
     "cpu_cache",
-    "cuda_ceilings",
-    "cpu_ceilings",
     "cuda_unavailable",
     "cpu_unavailable",
     "command_line",
@@ -179,7 +178,31 @@ def summary(results: ResultFile) -> str:
 def facts(results: ResultFile) -> list[tuple[str, str]]:
     """What the file says of the machine and the program."""
     known = [(key, str(results.context[key])) for key in FACTS if key in results.context]
-    return [("file", results.path.name), *known]
+    roofs = [
+        (f"{device} ceilings", text)
+        for device in ("cuda", "cpu")
+        if (text := ceilings(results.context.get(f"{device}_ceilings")))
+    ]
+    return [("file", results.path.name), *known, *roofs]
+
+
+def ceilings(document: object) -> str:
+    """The rates among a device's measured ceilings, JSON inside a string; empty without any."""
+    try:
+        fields = json.loads(str(document))
+    except json.JSONDecodeError:
+        return ""
+    rates = []
+    for key, value in fields.items() if isinstance(fields, dict) else ():
+        what, _, unit = key.replace("_per_second", "").rpartition("_")
+        if not key.endswith("_per_second"):
+            continue
+        unit = {"bytes": "B/s", "flops": "FLOP/s"}.get(unit, f"{unit}/s")
+        each = value if isinstance(value, dict) else {"": value}
+        for name, rate in each.items():
+            if isinstance(rate, int | float) and rate > 0:
+                rates.append(" ".join(filter(None, (what, name, si(rate, unit)))))
+    return ", ".join(rates)
 
 
 def to_markdown(results: ResultFile) -> str:

@@ -91,6 +91,23 @@ def test_counters_may_be_missing(tmp_path: Path) -> None:
     assert "5.00 ns" in (tmp_path / "bare.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (
+            '{"dram_bytes_per_second": 4.3e12, "matrix_flops_per_second": {"bf16": 8e14, "f32": 0},'
+            ' "special_per_second": 5e12, "cache_bytes": 6e7}',
+            "dram 4.30 TB/s, matrix bf16 800 TFLOP/s, 5.00 Tspecial/s",
+        ),
+        ("{", ""),
+        ("[]", ""),
+        (None, ""),
+    ],
+)
+def test_ceilings(document: object, text: str) -> None:
+    assert report.ceilings(document) == text
+
+
 def test_only_failures(tmp_path: Path) -> None:
     rows = [row for row in made_up.good()["benchmarks"] if "samples" not in row]
     path = made_up.write(tmp_path / "failed.json", made_up.document(*rows))
