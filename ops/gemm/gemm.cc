@@ -18,17 +18,20 @@ Cost Gemm::GetCost(const Problem& p) {
 }
 
 Tolerance Gemm::GetTolerance(const Problem& p) {
-  // Each output is rounded once to dtype. Inputs make partial sums that grow
-  // as a random walk to y's own size, so f32 rounding, which has no preferred
-  // sign, adds up to less than sqrt(K) * epsilon. Matrix units of 16-bit types
-  // truncate a group of at least 8 products onto the sum instead: that error
-  // has one sign and grows with K / 8.
+  // Each output is rounded once to dtype, and with a bias perhaps twice:
+  // libraries' kernels for unaligned shapes round the product first. Inputs
+  // make partial sums that grow as a random walk to y's own size, so f32
+  // rounding, which has no preferred sign, adds up to less than sqrt(K) *
+  // epsilon. Matrix units of 16-bit types truncate a group of at least 8
+  // products onto the sum instead: that error has one sign and grows with K
+  // / 8.
   const double k = static_cast<double>(p.in_features);
   const double truncations = p.dtype == DType::kF32 ? 0 : k / 8;
   const double arithmetic =
       (std::sqrt(k) + truncations + 4) * Epsilon(DType::kF32);
-  return {.max_error = 0.5 * Epsilon(p.dtype) * 1.01 + 2 * arithmetic,
-          .l2_error = 0.5 * Epsilon(p.dtype) + arithmetic};
+  const double rounding = (p.bias ? 1.0 : 0.5) * Epsilon(p.dtype);
+  return {.max_error = rounding * 1.01 + 2 * arithmetic,
+          .l2_error = rounding + arithmetic};
 }
 
 std::vector<Gemm::Problem> Gemm::Sweep() {

@@ -21,12 +21,14 @@ struct NormShape {
 inline NormShape ChooseNormShape(int64_t packs, int64_t rows,
                                  int multiprocessors) {
   constexpr int kMaxPacks = 4;
+  constexpr int kPreferredPacks = 2;  // more take registers from other rows
   const auto threads = [packs](int n) {
     return (packs + 32 * n - 1) / (32 * n) * 32;
   };
   NormShape best;
   for (int n = 1; n <= kMaxPacks; ++n) {
     if (threads(n) > kNormMaxThreads) continue;
+    if (n > kPreferredPacks && best.packs > 0) break;
     // Many rows fill the machine: least idle lanes, then fewest warps to add
     // up. A few rows are as fast as their longest thread: most threads.
     if (best.packs == 0 || (rows > 2 * multiprocessors &&
