@@ -26,8 +26,7 @@ int Main(int argc, char** argv) {
   if (!rows.ok()) return Fail(rows.status());
   if (options->benchmark.list_tests) {
     for (const auto& row : *rows)
-      std::printf("%s/iterations:1/manual_time\n",
-                  row->name().ToString().c_str());
+      std::printf("%s\n", BenchmarkName(row->name()).c_str());
     return 0;
   }
   return Supervise(*options, *std::move(rows));

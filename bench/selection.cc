@@ -135,6 +135,10 @@ absl::Status CheckKnown(absl::string_view flag,
 
 }  // namespace
 
+std::string BenchmarkName(const RowName& name) {
+  return absl::StrCat(name.ToString(), "/iterations:1/manual_time");
+}
+
 absl::StatusOr<std::vector<std::unique_ptr<Row>>> SelectRows(
     const Options& options) {
   std::vector<std::unique_ptr<Row>> rows =
@@ -162,7 +166,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Row>>> SelectRows(
             !Contains(options.models, std::string(n.model()))) ||
            (!options.providers.empty() &&
             !Contains(options.providers, n.provider)) ||
-           !(*filter)->Matches(n.ToString());
+           !(*filter)->Matches(BenchmarkName(n));
   });
   if (rows.empty())
     return absl::InvalidArgumentError(absl::StrCat(

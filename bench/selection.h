@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -12,6 +13,9 @@
 #include "fixtures/row.h"
 
 namespace seqmark {
+
+// The row's name as Google Benchmark prints it, and as filters see it.
+std::string BenchmarkName(const RowName& name);
 
 // InvalidArgument when nothing is left, saying what there is to choose from.
 absl::StatusOr<std::vector<std::unique_ptr<Row>>> SelectRows(

@@ -13,6 +13,7 @@
 #include "absl/strings/str_replace.h"
 #include "bench/context.h"
 #include "bench/row_runner.h"
+#include "bench/selection.h"
 
 namespace seqmark {
 namespace {
@@ -163,7 +164,7 @@ void RunRows(const Options& options,
           if (!result.ok()) {
             const std::string message(result.status().message());
             if (IsSkip(result.status()))
-              skips[absl::StrCat(name, "/iterations:1/manual_time")] = message;
+              skips[BenchmarkName(row->name())] = message;
             state.SkipWithError(
                 (message.empty() ? result.status().ToString() : message)
                     .c_str());

@@ -97,6 +97,14 @@ TEST_F(BenchTest, ListsRowsThatParse) {
     EXPECT_TRUE(RowName::Parse(name).ok()) << name;
 }
 
+TEST_F(BenchTest, FiltersSeeTheWholeName) {
+  const Outcome outcome = Bench(
+      "--devices=cpu --benchmark_list_tests "
+      "--benchmark_filter='^rmsnorm/highway/mamba-130m/.*seqlen:1024/'");
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("/seqlen:1024/iterations:1/manual_time"));
+}
+
 TEST_F(BenchTest, BadFlagsSayWhatIsRight) {
   const std::pair<const char*, const char*> cases[] = {
       {"--no_such_flag=1", "no_such_flag"},

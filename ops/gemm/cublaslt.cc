@@ -258,10 +258,13 @@ absl::StatusOr<Algorithm> Fastest(const LtLinear& linear, Device& device) {
       if (!seconds.ok()) return seconds.status();
       if (!samples.empty()) spent += *seconds;  // the first loads the module
       samples.push_back(*seconds);
-      // Short calls are noisy: sample more
-      // of those that the second run did not rule out.
+      // Short calls are noisy: sample more of those that the second run did not
+      // rule out.
       if (samples.size() == 2)
-        wanted = *seconds > 1.2 * best_seconds ? 2 : *seconds < 2e-3 ? 6 : 3;
+        wanted = *seconds > 1.2 * best_seconds ? 2
+                 : *seconds < 50e-6            ? 21
+                 : *seconds < 2e-3             ? 6
+                                               : 3;
     }
     if (samples.size() < 2) continue;
     ++tried;

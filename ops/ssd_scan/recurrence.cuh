@@ -93,13 +93,14 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
     __syncthreads();
     if (token + kTokens < p.seqlen) copy(token + kTokens, stage ^ 1);
     const auto& tile = shared.stages[stage];
-    // Lane l has the step and decay of token l. expm1f and log1pf stay exact
-    // under fast math: over a slow head's memory, thousands of tokens, a bias
-    // of its decay would add up.
+    // Lane l has the step and decay of token l. A small step needs its own
+    // relative accuracy, so e^-|raw| comes from the exponential itself. The
+    // decay comes from expm1f, exact under fast math: over a slow head's
+    // memory, thousands of tokens, a bias of it would add up.
     const float raw =
         dt[min(token + lane % kTokens, p.seqlen - 1) * p.dt_strides.token] +
         bias;
-    const float step = fmaxf(raw, 0.0f) + log1pf(1.0f + expm1f(-fabsf(raw)));
+    const float step = fmaxf(raw, 0.0f) + log1pf(__expf(-fabsf(raw)));
     const float decay = 1.0f + expm1f(step * rate);
     const int count = min(kTokens, p.seqlen - token);
 #pragma unroll 4
