@@ -306,6 +306,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
       operands.LoadX(j, x);
       AddTokens<Tile>(j, skip, x, score_rows, y);
       UpdateState(operands, own, j, x, state);
+      __syncwarp();  // every lane has its x
       StageOutputs(place, j, y, x_tile);
     }
     __syncwarp();
