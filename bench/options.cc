@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
@@ -250,7 +251,8 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
   options.command_line =
       absl::StrJoin(std::vector<std::string>(argv, argv + argc), " ");
   // Google Benchmark keeps a pointer to argv[0] for ever.
-  auto& arguments = *new std::vector<std::string>(argv, argv + argc);
+  static auto* const kept = new std::deque<std::vector<std::string>>();
+  std::vector<std::string>& arguments = kept->emplace_back(argv, argv + argc);
   options.worker_argv = arguments;
   auto flags = TakeBenchmarkFlags(arguments);
   if (!flags.ok()) return flags.status();
