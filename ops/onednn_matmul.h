@@ -82,14 +82,17 @@ inline bool DnnlHasMatmul(DType dtype) {
 // into the layout that the kernel reads fastest.
 class DnnlLinear {
  public:
-  // x (m, in), weight (out, in), bias (out) or none, y (m, out).
+  // x (m, in), weight (out, in), bias (out) or none, y (m, out); x's and y's
+  // rows are the elements given apart.
   static absl::StatusOr<std::shared_ptr<DnnlLinear>> Make(
-      int64_t m, const Tensor& x, const Tensor& weight, const Tensor& bias,
-      const Tensor& y, Device& device) {
+      int64_t m, const Tensor& x, int64_t x_stride, const Tensor& weight,
+      const Tensor& bias, const Tensor& y, int64_t y_stride, Device& device) {
     auto linear = std::shared_ptr<DnnlLinear>(new DnnlLinear());
     absl::Status allocated;
-    absl::Status status = CatchDnnl(
-        [&] { allocated = linear->Init(m, x, weight, bias, y, device); });
+    absl::Status status = CatchDnnl([&] {
+      allocated =
+          linear->Init(m, x, x_stride, weight, bias, y, y_stride, device);
+    });
     if (!status.ok()) return status;
     if (!allocated.ok()) return allocated;
     return linear;
@@ -105,14 +108,15 @@ class DnnlLinear {
  private:
   DnnlLinear() = default;
 
-  absl::Status Init(int64_t m, const Tensor& x, const Tensor& weight,
-                    const Tensor& bias, const Tensor& y, Device& device) {
+  absl::Status Init(int64_t m, const Tensor& x, int64_t x_stride,
+                    const Tensor& weight, const Tensor& bias, const Tensor& y,
+                    int64_t y_stride, Device& device) {
     using dnnl::memory;
     using Tag = memory::format_tag;
     const int64_t n = weight.dims[0], k = weight.dims[1];
     const auto type = DnnlType(weight.dtype);
-    const memory::desc x_desc({m, k}, type, Tag::ab),
-        y_desc({m, n}, type, Tag::ab);
+    const memory::desc x_desc({m, k}, type, memory::dims{x_stride, 1}),
+        y_desc({m, n}, type, memory::dims{y_stride, 1});
     const memory::desc bias_desc =
         bias ? memory::desc({1, n}, type, Tag::ab) : memory::desc();
     const auto matmul = DescribeMatmul(

@@ -5,11 +5,21 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "fixtures/op_fixture.h"
 #include "ops/shapes.h"
 
 namespace seqmark {
+
+absl::StatusOr<int64_t> Gemm::RowStride(const Tensor& t) {
+  const int64_t batch = t.dims[0], seqlen = t.dims[1];
+  if (batch > 1 && seqlen > 1 && t.strides[0] != seqlen * t.strides[1])
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the rows of ", t.DebugString(), " with strides ",
+        absl::StrJoin(t.strides, ", "), " are not equally spaced"));
+  return seqlen > 1 ? t.strides[1] : batch > 1 ? t.strides[0] : t.dims[2];
+}
 
 Cost Gemm::GetCost(const Problem& p) {
   const double outputs = static_cast<double>(p.rows()) * p.out_features;
@@ -18,18 +28,16 @@ Cost Gemm::GetCost(const Problem& p) {
 }
 
 Tolerance Gemm::GetTolerance(const Problem& p) {
-  // Each output is rounded once to dtype, and with a bias perhaps twice:
-  // libraries' kernels for unaligned shapes round the product first. Inputs
-  // make partial sums that grow as a random walk to y's own size, so f32
-  // rounding, which has no preferred sign, adds up to less than sqrt(K) *
-  // epsilon. Matrix units of 16-bit types truncate a group of at least 8
-  // products onto the sum instead: that error has one sign and grows with K
-  // / 8.
+  // Each output is rounded once to dtype. Inputs make partial sums that grow as
+  // a random walk to y's own size, so f32 rounding, which has no preferred
+  // sign, adds up to less than sqrt(K) * epsilon. Matrix units of 16-bit types
+  // truncate a group of at least 8 products onto the sum instead: that error
+  // has one sign and grows with K / 8.
   const double k = static_cast<double>(p.in_features);
   const double truncations = p.dtype == DType::kF32 ? 0 : k / 8;
   const double arithmetic =
       (std::sqrt(k) + truncations + 4) * Epsilon(DType::kF32);
-  const double rounding = (p.bias ? 1.0 : 0.5) * Epsilon(p.dtype);
+  const double rounding = 0.5 * Epsilon(p.dtype);
   return {.max_error = rounding * 1.01 + 2 * arithmetic,
           .l2_error = rounding + arithmetic};
 }

@@ -12,6 +12,7 @@
 
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
 
@@ -28,6 +29,7 @@ struct Gemm {
     int64_t rows() const { return batch * seqlen; }
   };
 
+  // Rows of x and of y may be any one distance apart: slices of wider rows.
   struct Args {
     Tensor x;       // (batch, seqlen, in_features)
     Tensor weight;  // (out_features, in_features)
@@ -51,6 +53,10 @@ struct Gemm {
         TensorSpec{"y", kOutput, p.dtype, {p.batch, p.seqlen, p.out_features}},
         a.y);
   }
+
+  // Elements from one of the batch * seqlen rows of `t` to the next.
+  // InvalidArgument where they are not equally spaced.
+  static absl::StatusOr<int64_t> RowStride(const Tensor& t);
 
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);

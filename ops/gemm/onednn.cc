@@ -15,7 +15,11 @@ namespace {
 
 absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
                             Device& device) {
-  auto linear = DnnlLinear::Make(p.rows(), a.x, a.weight, a.bias, a.y, device);
+  const auto x_stride = Gemm::RowStride(a.x), y_stride = Gemm::RowStride(a.y);
+  if (!x_stride.ok()) return x_stride.status();
+  if (!y_stride.ok()) return y_stride.status();
+  auto linear = DnnlLinear::Make(p.rows(), a.x, *x_stride, a.weight, a.bias,
+                                 a.y, *y_stride, device);
   if (!linear.ok()) return linear.status();
   return [linear = *std::move(linear)](Stream) { return linear->Run(); };
 }

@@ -11,7 +11,7 @@
 // for kRows rows.
 #pragma once
 
-#include "ops/ssd_scan/mma.cuh"
+#include "ops/mma.cuh"
 
 namespace seqmark::ssd {
 

@@ -3,8 +3,10 @@
 
 CUDA: events around one call, the L2 emptied before it by reading a buffer of
 twice its size (a memset would leave dirty lines, to be written back inside the
-sample), everything enqueued behind a sleeping kernel so that the host's launch
-cost is in no sample. CPU: wall clock, hot.
+sample), a group of such samples enqueued behind one sleeping kernel, so that
+the host's launch cost is in no sample and the chip is kept as busy, and as
+warm, as in our own samples: a pause before each call raises its clock. CPU:
+wall clock, hot.
 """
 
 # mypy: disable-error-code="import-not-found,import-untyped,no-any-return,no-untyped-call"
@@ -86,12 +88,12 @@ def noise(samples: list[float]) -> float:
     return min(1.0, 0.5 * width / statistics.median(ordered))
 
 
-def _sample(limits: Limits, take: Callable[[], float]) -> list[float]:
+def _sample(limits: Limits, take: Callable[[], list[float]]) -> list[float]:
     samples: list[float] = []
     start = time.perf_counter()
     look = limits.least_samples
     while len(samples) < limits.most_samples:
-        samples.append(take())
+        samples += take()
         n = len(samples)
         if n >= 3 and time.perf_counter() - start > limits.most_seconds:
             break
@@ -103,7 +105,11 @@ def _sample(limits: Limits, take: Callable[[], float]) -> list[float]:
 
 
 class CudaTimer:
-    """Samples of calls on the current stream, each alone; cold by default."""
+    """Samples of calls on the current stream, in groups; cold by default."""
+
+    GROUP_SECONDS = 20e-3  # as kBatchSeconds of fixtures/sampler.cc
+    MOST_GROUPED = 100  # samples: well below the depth of the launch queue
+    MOST_HELD_SECONDS = 50e-3
 
     def __init__(self, limits: Limits, *, cold: bool = True) -> None:
         self._limits = limits
@@ -130,19 +136,26 @@ class CudaTimer:
     def time(self, call: Call) -> Timing:
         """Samples, then the same call as a graph."""
         host = self._warm_up(call)
-        sleep = 2 * host + 100e-6
+        enqueue = 2 * host + 50e-6  # seconds a sample
+        seconds = self._take_group(call, 1, enqueue)[0][0]
+        group = min(
+            self.GROUP_SECONDS / max(seconds, 1e-6), self.MOST_HELD_SECONDS / enqueue
+        )
+        group = max(1, min(self.MOST_GROUPED, int(group)))
         in_sample = 0
 
-        def take() -> float:
-            nonlocal sleep, in_sample
+        def take() -> list[float]:
+            nonlocal enqueue, in_sample, group
             for _ in range(1 if in_sample else 6):
-                seconds, hidden = self._take_one(call, sleep)
+                taken, hidden = self._take_group(call, group, enqueue)
                 if hidden:
-                    return seconds
-                sleep = min(2 * sleep, 0.1)
-            in_sample += 1  # it waits for the device itself: stop trying
-            sleep = 100e-6
-            return seconds
+                    return taken
+                if group == 1:
+                    enqueue = min(2 * enqueue, 0.1)
+                group = max(1, group // 2)
+            in_sample += len(taken)  # it waits for the device itself: stop trying
+            enqueue = 100e-6
+            return taken
 
         gc.collect()
         gc.disable()
@@ -173,19 +186,24 @@ class CudaTimer:
             torch.cuda.synchronize()
         return statistics.median(hosts)
 
-    def _take_one(self, call: Call, sleep: float) -> tuple[float, bool]:
-        """One sample, and whether the sleep covered the host's work."""
-        woke, start, end = _event(), _event(), _event()
-        torch.cuda._sleep(int(sleep * self._cycles_per_second))
+    def _take_group(self, call: Call, count: int, enqueue: float) -> tuple[list[float], bool]:
+        """`count` samples, and whether the sleep covered the host's work.
+
+        `enqueue` is the host's seconds a sample, generously.
+        """
+        woke = _event()
+        events = [(_event(), _event()) for _ in range(count)]
+        torch.cuda._sleep(int((100e-6 + count * enqueue) * self._cycles_per_second))
         woke.record()
-        if self._flush is not None:
-            torch.sum(self._flush, dim=1, out=self._sums)
-        start.record()
-        call()
-        end.record()
+        for start, end in events:
+            if self._flush is not None:
+                torch.sum(self._flush, dim=1, out=self._sums)
+            start.record()
+            call()
+            end.record()
         hidden = not woke.query()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) * 1e-3, hidden
+        return [start.elapsed_time(end) * 1e-3 for start, end in events], hidden
 
     @staticmethod
     def _graph(call: Call, seconds: float) -> tuple[float | None, str]:
@@ -258,7 +276,7 @@ class CpuTimer:
         gc.collect()
         gc.disable()
         try:
-            return Timing(_sample(self._limits, lambda: run(calls)))
+            return Timing(_sample(self._limits, lambda: [run(calls)]))
         finally:
             gc.enable()
 

@@ -17,7 +17,7 @@
 
 #include "fixtures/cuda.h"
 
-namespace seqmark::ssd {
+namespace seqmark {
 
 __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
@@ -162,4 +162,4 @@ __device__ __forceinline__ int Opaque(int v) {
   return v;
 }
 
-}  // namespace seqmark::ssd
+}  // namespace seqmark
