@@ -163,7 +163,8 @@ absl::StatusOr<ModelConfig> WithPattern(const ModelConfig& config,
   ModelConfig mix = config;
   mix.pattern = std::string(pattern);
   if (pattern != config.pattern) {
-    if (config.format != CheckpointFormat::kBackbone)
+    if (config.format != CheckpointFormat::kBackbone ||
+        mix.pattern.find_first_not_of("M*-") != std::string::npos)
       mix.format = CheckpointFormat::kNone;
     const int64_t layers =
         std::count_if(pattern.begin(), pattern.end(), HasAttention);

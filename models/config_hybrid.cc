@@ -194,6 +194,9 @@ void ParseFalconH1(FieldReader& r, ModelConfig& c) {
   m.norm_epsilon = c.norm_epsilon;
   ReadStepLimits(r, "time_step_limit", m);
   ReadMultipliers(r, c.multipliers);
+  // The head then is the embedding, and its multiplier relative to it.
+  if (c.tie_embeddings && c.multipliers.embedding == 0)
+    r.Wrong("embedding_multiplier", "other than 0 for tied embeddings");
 }
 
 void ParseZamba2(FieldReader& r, ModelConfig& c) {
