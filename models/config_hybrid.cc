@@ -204,6 +204,8 @@ void ParseZamba2(FieldReader& r, ModelConfig& c) {
   ReadWidths(r, c, /*tied_by_default=*/true);
   c.pattern = ReadBlockTypes(r, "layers_block_type", "S");
   CheckLayerCount(r, "layers_block_type", c.pattern);
+  if (c.pattern.find_first_not_of("MS") != std::string::npos)
+    r.Wrong("layers_block_type", "a list of mamba and hybrid");
   const int64_t uses = std::count(c.pattern.begin(), c.pattern.end(), 'S');
   c.norm_epsilon = r.Number("rms_norm_eps", kEpsilon);
   c.max_position = r.Bool("use_long_context", false)
