@@ -137,6 +137,127 @@ def transformers_models() -> Iterator[Model]:
         )
 
 
+    yield Model(
+        "phi3",
+        {
+            **LLAMA_LIKE,
+            "model_type": "phi3",
+            "num_key_value_heads": 4,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "original_max_position_embeddings": 32,  # between the two prompts
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "short_factor": [1.1, 1.2, 1.3, 1.5, 1.8, 2.2],
+                "long_factor": [1.25, 1.5, 2.5, 4.0, 7.0, 12.0],
+            },
+        },
+        short_seqlen=21,
+    )
+    yield Model(
+        "gpt_neo",
+        {
+            "model_type": "gpt_neo",
+            "vocab_size": 59,
+            "hidden_size": 40,
+            "intermediate_size": 60,
+            "num_layers": 4,
+            "num_heads": 4,
+            "attention_types": [[["global", "local"], 2]],
+            "window_size": 11,
+            "max_position_embeddings": 64,
+            "layer_norm_epsilon": EPSILON,
+            "bos_token_id": 0,
+            "eos_token_id": 0,
+        },
+    )
+    for name, norm in (("falcon_h1", False), ("falcon_h1_norm", True)):
+        yield Model(
+            name,
+            {
+                **LLAMA_LIKE,
+                "model_type": "falcon_h1",
+                "hidden_size": 40,
+                "head_dim": 16,
+                "mamba_d_ssm": 72,
+                "mamba_n_heads": 6,
+                "mamba_d_head": 12,
+                "mamba_n_groups": 2 if norm else 1,
+                "mamba_d_state": 20,
+                "mamba_d_conv": 4,
+                "mamba_chunk_size": 16,
+                "mamba_rms_norm": norm,
+                "mamba_norm_before_gate": False,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+                "tie_word_embeddings": not norm,
+                "embedding_multiplier": 1.7,
+                "lm_head_multiplier": 0.6,
+                "mlp_multipliers": [0.8, 0.7],
+                "key_multiplier": 1.4,
+                "attention_in_multiplier": 1.1,
+                "attention_out_multiplier": 0.9,
+                "ssm_multipliers": [0.7, 1.3, 0.9, 1.2, 0.8],
+                "ssm_in_multiplier": 1.2,
+                "ssm_out_multiplier": 0.75,
+            },
+        )
+    yield Model(
+        "zamba2",
+        {
+            "model_type": "zamba2",
+            "vocab_size": 59,
+            "hidden_size": 32,
+            "num_hidden_layers": 5,
+            "layers_block_type": [
+                "linear_attention",
+                "hybrid",
+                "linear_attention",
+                "hybrid",
+                "hybrid",
+            ],
+            "mamba_d_state": 12,
+            "mamba_ngroups": 2,
+            "n_mamba_heads": 4,
+            "chunk_size": 16,
+            "intermediate_size": 56,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "num_mem_blocks": 1,
+            "use_shared_attention_adapter": True,
+            "adapter_rank": 6,
+            "use_mem_rope": True,
+            "rms_norm_eps": EPSILON,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+            "use_mamba_kernels": False,
+        },
+        store=torch.bfloat16,
+    )
+    yield Model(
+        "nemotron_h",
+        {
+            "model_type": "nemotron_h",
+            "vocab_size": 53,
+            "hidden_size": 40,
+            "hybrid_override_pattern": "M-M*-M*-",
+            "intermediate_size": 68,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "ssm_state_size": 12,
+            "mamba_num_heads": 6,
+            "mamba_head_dim": 12,
+            "n_groups": 2,
+            "conv_kernel": 4,
+            "expand": 2,
+            "chunk_size": 16,
+            "layer_norm_epsilon": EPSILON,
+            "use_mamba_kernels": False,
+        },
+    )
+
+
 def exact(x: Tensor) -> Tensor:
     """The nearest with eight significant bits, and none below 2^-20."""
     return torch.round(x.to(torch.bfloat16).double() * 2**20) / 2**20
@@ -158,7 +279,9 @@ def fill(model: nn.Module, generator: torch.Generator) -> None:
         elif leaf == "D":
             value = uniform(p, 0.5, 1.5)
         elif leaf == "dt_bias" or name.endswith("dt_proj.bias"):
-            dt = torch.exp(uniform(p, math.log(0.01), math.log(0.5)))
+            # Large enough never to meet time_step_min, which Transformers' prefill
+            # clamps to and its decode does not.
+            dt = torch.exp(uniform(p, math.log(0.05), math.log(0.5)))
             value = dt + torch.log(-torch.expm1(-dt))  # softplus^-1
         elif leaf == "bias":
             value = normal(p, 0.2)
@@ -216,9 +339,9 @@ def numbers(config: Config | list[Any], path: tuple[Any, ...] = ()) -> Iterator[
             yield from numbers(value, (*path, key))
 
 
-def check_every_number_counts(config: Config, net: nn.Module, tokens: Tensor) -> None:
+def check_every_number_counts(config: Config, net: nn.Module, prompts: list[Tensor]) -> None:
     """Fails where a float of config.json could be ignored: a factor, an epsilon."""
-    logits = logits_of(net, tokens)
+    logits = [logits_of(net, tokens) for tokens in prompts]
     for *parents, key in numbers(config):
         changed = copy.deepcopy(config)
         at = changed
@@ -227,7 +350,10 @@ def check_every_number_counts(config: Config, net: nn.Module, tokens: Tensor) ->
         at[key] *= 1.2
         other = build(changed)
         other.load_state_dict(net.state_dict())
-        moved = (logits_of(other, tokens) - logits).abs().max()
+        moved = max(
+            (logits_of(other, tokens) - before).abs().max().item()
+            for tokens, before in zip(prompts, logits, strict=True)
+        )
         assert moved > 1e-3, f"{parents} {key}: moves the logits by {moved} alone"
 
 
@@ -267,6 +393,7 @@ def write(model: Model, seed: int, out: pathlib.Path) -> None:
     generator = torch.Generator().manual_seed(seed)
     fill(net, generator)
     vocab = model.config["vocab_size"]
+    prompts: list[Tensor] = []
     for seqlen, name in ((model.seqlen, "logits"), (model.short_seqlen, "logits_short")):
         if not seqlen:
             continue
@@ -274,13 +401,14 @@ def write(model: Model, seed: int, out: pathlib.Path) -> None:
         logits = logits_of(net, tokens)
         largest = logits.abs().max().item()
         assert 1.0 < largest < LARGEST, f"{model.name}: logits of up to {largest}"
-        stepped = step_by_step(net, tokens, seqlen)
+        # One sequence at a time: Falcon-H1's gated norm mixes them in decode.
+        stepped = torch.cat([step_by_step(net, row[None], seqlen) for row in tokens])
         torch.testing.assert_close(stepped, logits, rtol=1e-9, atol=1e-9)
         check_every_tensor_counts(net, tokens, logits)
-        if name == "logits":
-            check_every_number_counts(model.config, net, tokens)
+        prompts.append(tokens)
         made_with = f"torch {torch.__version__}, transformers {transformers.__version__}"
         (folder / f"{name}.json").write_text(case(made_with, tokens, seqlen, logits))
+    check_every_number_counts(model.config, net, prompts)
     net = net.to(model.store)
     net.save_pretrained(folder, max_shard_size="40KB" if model.sharded else "5GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
