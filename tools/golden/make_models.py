@@ -157,6 +157,27 @@ def transformers_models() -> Iterator[Model]:
         short_seqlen=21,
     )
     yield Model(
+        "nemotron",  # the 8B Transformer of arXiv:2406.07887 is of this kind
+        {
+            "model_type": "nemotron",
+            "vocab_size": 61,
+            "hidden_size": 48,
+            "intermediate_size": 104,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "num_key_value_heads": 3,
+            "head_dim": 16,
+            "hidden_act": "relu2",
+            "norm_eps": EPSILON,
+            "max_position_embeddings": 128,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1000.0,
+                "partial_rotary_factor": 0.5,
+            },
+        },
+    )
+    yield Model(
         "gpt_neo",
         {
             "model_type": "gpt_neo",
