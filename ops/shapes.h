@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <span>
 
 #include "absl/strings/string_view.h"
@@ -69,6 +70,26 @@ inline constexpr Mamba2Layer kMamba2Layers[] = {
     {"mamba2-2.7b", 2560, 80, 64, 1, 128, 256, 4, 50288},
     {"mamba2-8b", 4096, 128, 64, 8, 128, 128, 4, 256000},
 };
+
+// The width of the residual stream of every model above: what norms run at.
+struct HiddenWidth {
+  absl::string_view model;
+  int64_t width;
+};
+inline constexpr auto kHiddenWidths = [] {
+  std::array<HiddenWidth, std::size(kAttentionLayers) +
+                              std::size(kMambaLayers) +
+                              std::size(kMamba2Layers)>
+      widths{};
+  size_t i = 0;
+  for (const auto& layer : kAttentionLayers)
+    widths[i++] = {layer.model, layer.hidden};
+  for (const auto& layer : kMambaLayers)
+    widths[i++] = {layer.model, layer.hidden};
+  for (const auto& layer : kMamba2Layers)
+    widths[i++] = {layer.model, layer.hidden};
+  return widths;
+}();
 
 // A (batch, seqlen) pair of the sweeps.
 struct Extent {

@@ -4,44 +4,14 @@
 // and a sequence cut in two.
 #include "ops/causal_conv1d/causal_conv1d.h"
 
-#include <gtest/gtest.h>
-
-#include <cstring>
-
-#include "fixtures/op_fixture.h"
+#include "tests/op_call.h"
 
 namespace seqmark {
 namespace {
 
 using Problem = CausalConv1d::Problem;
 
-// Contiguous tensors of a Problem on a Device.
-struct Call {
-  Call(const Problem& p, Device& device) : problem(p), device(device) {
-    CausalConv1d::Visit(p, args, [&](const TensorSpec& spec, Tensor& tensor) {
-      buffers.push_back(*device.Allocate(Bytes(spec)));
-      tensor = Tensor(buffers.back().data(), spec.dtype, spec.dims);
-      EXPECT_TRUE(Fill(spec, tensor, 1, device).ok());
-    });
-  }
-  void Run(const Provider<CausalConv1d>& provider) {
-    const auto launch = provider.plan(problem, args, device);
-    ASSERT_TRUE(launch.ok()) << launch.status();
-    ASSERT_TRUE((*launch)(device.stream()).ok());
-    ASSERT_TRUE(device.Synchronize().ok());
-  }
-  std::string Read(const Tensor& tensor) const {
-    std::string bytes(tensor.bytes(), '\0');
-    EXPECT_TRUE(
-        device.CopyToHost(bytes.data(), tensor.data, bytes.size()).ok());
-    return bytes;
-  }
-
-  Problem problem;
-  Device& device;
-  CausalConv1d::Args args;
-  std::vector<Buffer> buffers;
-};
+using Call = OpCall<CausalConv1d>;
 
 Problem MakeProblem(int64_t batch, int64_t seqlen, int64_t channels) {
   Problem p;
@@ -52,18 +22,8 @@ Problem MakeProblem(int64_t batch, int64_t seqlen, int64_t channels) {
   return p;
 }
 
-template <class Body>
-void ForEachProvider(Body&& body) {
-  auto cpu = MakeCpuDevice({}), cuda = MakeCudaDevice();
-  for (const auto& provider : ProvidersOf<CausalConv1d>()) {
-    auto& device = provider.device == DeviceKind::kCpu ? cpu : cuda;
-    SCOPED_TRACE(provider.name);
-    if (device.ok()) body(provider, **device);
-  }
-}
-
 TEST(CausalConv1d, ReadsTheStridesOfX) {
-  ForEachProvider([](const auto& provider, Device& device) {
+  ForEachProvider<CausalConv1d>([](const auto& provider, Device& device) {
     // Views whose rows keep 16-byte, 4-byte and only element alignment.
     for (const auto& [channels, row, offset] :
          {std::tuple{64, 96, 16}, {64, 98, 2}, {64, 97, 1}, {7, 20, 3}}) {
@@ -73,19 +33,7 @@ TEST(CausalConv1d, ReadsTheStridesOfX) {
       contiguous.Run(provider);
 
       Call view(p, device);
-      const size_t element = SizeOf(p.dtype);
-      const std::string x = view.Read(view.args.x);
-      std::string wide(p.batch * p.seqlen * row * element, '\x7f');
-      for (int64_t token = 0; token < p.batch * p.seqlen; ++token)
-        std::memcpy(&wide[(token * row + offset) * element],
-                    &x[token * channels * element], channels * element);
-      const Buffer projection = *device.Allocate(wide.size());
-      ASSERT_TRUE(
-          device.CopyToDevice(projection.data(), wide.data(), wide.size())
-              .ok());
-      view.args.x.data =
-          static_cast<std::byte*>(projection.data()) + offset * element;
-      view.args.x.strides = {p.seqlen * row, row, 1};
+      view.Widen(view.args.x, 2, row, offset);
       view.Run(provider);
       EXPECT_EQ(view.Read(view.args.y), contiguous.Read(contiguous.args.y));
       EXPECT_EQ(view.Read(view.args.final_state),
@@ -95,7 +43,7 @@ TEST(CausalConv1d, ReadsTheStridesOfX) {
 }
 
 TEST(CausalConv1d, TheStateCarriesASequenceOn) {
-  ForEachProvider([](const auto& provider, Device& device) {
+  ForEachProvider<CausalConv1d>([](const auto& provider, Device& device) {
     constexpr int64_t kLength = 101, kChannels = 40;
     const Problem p = MakeProblem(1, kLength, kChannels);
     Call whole(p, device);
@@ -120,6 +68,24 @@ TEST(CausalConv1d, TheStateCarriesASequenceOn) {
       EXPECT_EQ(second.Read(second.args.final_state),
                 whole.Read(whole.args.final_state));
     }
+  });
+}
+
+TEST(CausalConv1d, OneTokenUpdatesTheStateInPlace) {
+  ForEachProvider<CausalConv1d>([](const auto& provider, Device& device) {
+    for (int64_t channels : {1, 7, 1792})
+      for (int64_t width = 2; width <= 4; ++width) {
+        SCOPED_TRACE(absl::StrCat(channels, " channels, width ", width));
+        Problem p = MakeProblem(3, 1, channels);
+        p.width = width;
+        Call apart(p, device), in_place(p, device);
+        in_place.args.final_state = in_place.args.initial_state;
+        apart.Run(provider);
+        in_place.Run(provider);
+        EXPECT_EQ(in_place.Read(in_place.args.y), apart.Read(apart.args.y));
+        EXPECT_EQ(in_place.Read(in_place.args.final_state),
+                  apart.Read(apart.args.final_state));
+      }
   });
 }
 

@@ -52,13 +52,16 @@ class Axes {
 
 void ReadAxes(Axes& axes, RmsNorm::Problem& p) {
   axes.Read("width", p.width)
+      .Read("groups", p.groups)
       .Read("residual", p.residual)
       .Read("gate", p.gate)
       .Read("epsilon", p.epsilon);
 }
 
 void ReadAxes(Axes& axes, LayerNorm::Problem& p) {
-  axes.Read("width", p.width).Read("epsilon", p.epsilon);
+  axes.Read("width", p.width)
+      .Read("residual", p.residual)
+      .Read("epsilon", p.epsilon);
 }
 
 void ReadAxes(Axes& axes, Gemm::Problem& p) {

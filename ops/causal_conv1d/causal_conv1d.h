@@ -8,7 +8,8 @@
 //
 // with act the identity or SiLU. x before the first token comes from
 // initial_state, oldest first, or is zero; final_state is the last W-1 inputs
-// of initial_state followed by x, so that a sequence can be cut anywhere.
+// of initial_state followed by x, so that a sequence can be cut anywhere. With
+// seqlen 1 this is the convolution's step of decoding.
 //
 // Arithmetic is f32 whatever the tensors' type. Bytes: x and y once each, so
 // it is bound by memory: 2 W + 1 flops and two special functions an element.
@@ -37,7 +38,8 @@ struct CausalConv1d {
   };
 
   // x is often a view into a wider projection: providers read the strides of
-  // its axes 0 and 1. All else is contiguous, and outputs overlap nothing.
+  // its axes 0 and 1. All else is contiguous, and outputs overlap nothing; but
+  // where seqlen is 1, final_state may be the same memory as initial_state.
   struct Args {
     Tensor x;              // (batch, seqlen, channels)
     Tensor weight;         // (channels, width)

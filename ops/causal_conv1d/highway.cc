@@ -131,15 +131,14 @@ void Conv(const CausalConv1d::Problem& p, const CausalConv1d::Args& a,
           (p.silu ? ConvBlock<true, T>
                   : ConvBlock<false, T>)(rows, scratch.taps, p.channels, begin,
                                          end, tokens, y);
+          // Oldest first: with one token it may overwrite what it is made of.
+          if (!a.final_state || block + 1 < token_blocks) continue;
+          for (int64_t s = 0; s < before; ++s)
+            std::memcpy(
+                a.final_state.as<T>() + (b * before + s) * p.channels + begin,
+                InputRow<T>(p, a, scratch, b, p.seqlen - before + s) + begin,
+                (end - begin) * sizeof(T));
         }
-    if (a.final_state) {
-#pragma omp for collapse(2) schedule(static)
-      for (int64_t b = 0; b < p.batch; ++b)
-        for (int64_t s = 0; s < before; ++s)
-          std::memcpy(a.final_state.as<T>() + (b * before + s) * p.channels,
-                      InputRow<T>(p, a, scratch, b, p.seqlen - before + s),
-                      p.channels * sizeof(T));
-    }
   }
 }
 

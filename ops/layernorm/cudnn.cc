@@ -12,15 +12,18 @@ const bool registered = AddProvider<LayerNorm>(
     {.name = "cudnn",
      .device = DeviceKind::kCuda,
      .dtypes = {DType::kBF16, DType::kF16, DType::kF32},
-     .plan = [](const LayerNorm::Problem& p, const LayerNorm::Args& a,
-                Device& device) {
-       return PlanCudnnNorm({.x = a.x,
-                             .weight = a.weight,
-                             .bias = a.bias,
-                             .y = a.y,
-                             .epsilon = p.epsilon},
-                            device);
-     }});
+     .plan =
+         [](const LayerNorm::Problem& p, const LayerNorm::Args& a,
+            Device& device) {
+           return PlanCudnnNorm({.x = a.x,
+                                 .weight = a.weight,
+                                 .bias = a.bias,
+                                 .y = a.y,
+                                 .epsilon = p.epsilon},
+                                device);
+         },
+     // It has no residual.
+     .supports = [](const LayerNorm::Problem& p) { return !p.residual; }});
 
 }  // namespace
 }  // namespace seqmark

@@ -17,6 +17,7 @@ Cost LayerNorm::GetCost(const Problem& p) {
   // add the bias
   cost.vector_flops = rows * p.width * 7 + rows * 3;
   cost.special_ops = rows * 2;  // sqrt and reciprocal
+  if (p.residual) cost.vector_flops += rows * p.width;
   return cost;
 }
 
@@ -33,19 +34,15 @@ Tolerance LayerNorm::GetTolerance(const Problem& p) {
 
 std::vector<LayerNorm::Problem> LayerNorm::Sweep() {
   std::vector<Problem> problems;
-  const auto add = [&](absl::string_view model, int64_t width) {
+  for (const HiddenWidth& hidden : kHiddenWidths)
     for (const Extent& extent : kLongExtents) {
       Problem p;
-      p.shape = std::string(model);
+      p.shape = std::string(hidden.model);
       p.batch = extent.batch;
       p.seqlen = extent.seqlen;
-      p.width = width;
+      p.width = hidden.width;
       problems.push_back(p);
     }
-  };
-  for (const auto& layer : kAttentionLayers) add(layer.model, layer.hidden);
-  for (const auto& layer : kMambaLayers) add(layer.model, layer.hidden);
-  for (const auto& layer : kMamba2Layers) add(layer.model, layer.hidden);
   return problems;
 }
 
@@ -60,12 +57,20 @@ std::vector<LayerNorm::Problem> LayerNorm::TestProblems() {
                                              {1, 1, 65536},
                                              {2, 1031, 48},
                                              {1, 64, 4096}}) {
-    Problem p;
-    p.shape = absl::StrCat("custom.width", width);
-    p.batch = batch;
-    p.seqlen = seqlen;
-    p.width = width;
-    problems.push_back(p);
+    for (const auto& [residual, f32] :
+         {std::pair{false, false}, {true, false}, {true, true}}) {
+      Problem p;
+      p.shape = absl::StrCat("custom.width", width,
+                             f32        ? "-addf32"
+                             : residual ? "-add"
+                                        : "");
+      p.batch = batch;
+      p.seqlen = seqlen;
+      p.width = width;
+      p.residual = residual;
+      p.residual_f32 = f32;
+      problems.push_back(p);
+    }
   }
   return problems;
 }

@@ -11,14 +11,14 @@ namespace {
 
 absl::StatusOr<Launch> Plan(const LayerNorm::Problem& p,
                             const LayerNorm::Args& a, Device&) {
-  constexpr NormForm kForm = {.centered = true};
-  return PlanNorm<kForm>(p.dtype, {.x = a.x.data,
-                                   .weight = a.weight.data,
-                                   .bias = a.bias.data,
-                                   .y = a.y.data,
-                                   .rows = p.rows(),
-                                   .width = static_cast<int>(p.width),
-                                   .epsilon = p.epsilon});
+  const auto plan = [&]<NormForm kForm>() {
+    return PlanNorm<kForm, NormKernels::kPlain>(p, a, {}, a.bias, 1);
+  };
+  if (!p.residual) return plan.operator()<NormForm{.centered = true}>();
+  return !p.residual_f32
+             ? plan.operator()<NormForm{.residual = true, .centered = true}>()
+             : plan.operator()<NormForm{
+                   .residual = true, .residual_f32 = true, .centered = true}>();
 }
 
 const bool registered =

@@ -2,6 +2,7 @@
 #include "ops/norm/cudnn_norm_cuda.h"
 
 #include "fixtures/cudnn_cuda.h"
+#include "ops/norm/norm.h"
 
 namespace seqmark {
 
@@ -9,6 +10,8 @@ absl::StatusOr<Launch> PlanCudnnNorm(const CudnnNorm& norm, Device& device) {
   namespace fe = cudnn_frontend;
   using fe::graph::Tensor_attributes;
   enum Uid : int64_t { kX = 1, kWeight, kBias, kY };
+  if (!HasAdjacentRows(norm.x) || !HasAdjacentRows(norm.y))
+    return absl::UnimplementedError("needs x and y without gaps between rows");
   const int64_t width = norm.weight.size();
   const int64_t rows = norm.x.size() / width;
   const fe::DataType_t type = CudnnDataType(norm.x.dtype);

@@ -11,6 +11,9 @@
 // it reduces: loads stay in flight through shuffles, barriers and stores, at
 // any occupancy. Weights stay in registers too.
 //
+// Groups of a row that are normalised apart are rows of their own: blockIdx.y
+// says which group, so that its weights stay in registers as well.
+//
 // WideKernel: any width and alignment. It reads a row once for each pass; the
 // later passes find it in the caches.
 #pragma once
@@ -24,35 +27,69 @@ namespace seqmark {
 
 // What is done to a row. u = x, then in this order:
 struct NormForm {
-  bool residual = false;     // u += residual, and residual_out = u
-  bool gate_before = false;  // u *= silu(gate)
-  bool centered = false;     // u -= mean(u), and the bias is added at the end
-  bool gate_after = false;   // y = u / sqrt(mean(u^2) + epsilon) * weight,
-                             // times silu(gate)
+  bool residual = false;      // u += residual, and residual_out = u
+  bool residual_f32 = false;  // both of these are f32, whatever T is
+  bool gate_before = false;   // u *= silu(gate)
+  bool centered = false;      // u -= mean(u), and the bias is added at the end
+  bool gate_after = false;    // y = u / sqrt(mean(u^2) + epsilon) * weight,
+                              // times silu(gate)
+  // There are gaps between rows, or groups. A form of its own: neighbouring
+  // rows need no division.
+  bool strided = false;
 };
 
-// All on the device; null where the form does not use it.
+constexpr NormForm With(NormForm form, bool NormForm::*what, bool value) {
+  form.*what = value;
+  return form;
+}
+
+template <class T, NormForm kForm>
+using ResidualOf = std::conditional_t<kForm.residual_f32, float, T>;
+
+// A (batch, seqlen, width) tensor on the device; strides in elements.
+struct NormView {
+  void* data = nullptr;  // null where the form does not use it
+  int64_t batch_stride = 0, token_stride = 0;
+};
+
 struct NormTensors {
-  const void* x = nullptr;         // (rows, width)
-  const void* residual = nullptr;  // (rows, width)
-  const void* gate = nullptr;      // (rows, width)
-  const void* weight = nullptr;    // (width)
-  const void* bias = nullptr;      // (width)
-  void* y = nullptr;               // (rows, width)
-  void* residual_out = nullptr;    // (rows, width)
-  int64_t rows = 0;
-  int width = 0;
+  NormView x, residual, gate, y, residual_out;
+  const void* weight = nullptr;  // (groups, width)
+  const void* bias = nullptr;    // (width) or null
+  int64_t rows = 0;              // batch * seqlen
+  unsigned seqlen = 1;
+  int width = 0;  // of a group
+  int groups = 1;
   float epsilon = 0;
 };
 
+// Where row `row` of a view begins, in elements; in a strided form, this
+// block's group of it.
+template <bool kStrided>
+__device__ __forceinline__ int64_t RowStart(const NormTensors& t,
+                                            const NormView& view, int64_t row) {
+  if constexpr (!kStrided) return row * t.width;
+  const unsigned batch = static_cast<unsigned>(row) / t.seqlen;
+  const unsigned token = static_cast<unsigned>(row) - batch * t.seqlen;
+  return batch * view.batch_stride + token * view.token_stride +
+         int64_t{blockIdx.y} * t.width;
+}
+
 inline constexpr int kNormMaxThreads = 512;
 
-// 16 bytes that this call does not read again: not kept in L1, where they
+// 8 or 16 bytes that this call does not read again: not kept in L1, where they
 // would push out weights.
 __device__ __forceinline__ uint4 LoadOnce(const uint4* from) {
   uint4 v;
   asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(from));
+  return v;
+}
+__device__ __forceinline__ uint2 LoadOnce(const uint2* from) {
+  uint2 v;
+  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
+               : "=r"(v.x), "=r"(v.y)
                : "l"(from));
   return v;
 }
@@ -66,11 +103,16 @@ __device__ __forceinline__ To Bits(const From& from) {
   return to;
 }
 
-template <class T>
-__device__ __forceinline__ void Unpack(uint4 raw, float (&v)[kPackSize<T>]) {
-  const auto pack = Bits<Pack<T, kPackSize<T>>>(raw);
+// kLanes elements of T as memory has them: 8 or 16 bytes.
+template <class T, int kLanes>
+using RawPack = std::conditional_t<kLanes * sizeof(T) == 16, uint4, uint2>;
+
+template <class T, int kLanes>
+__device__ __forceinline__ void Unpack(const RawPack<T, kLanes>& raw,
+                                       float (&v)[kLanes]) {
+  const auto pack = Bits<Pack<T, kLanes>>(raw);
 #pragma unroll
-  for (int j = 0; j < kPackSize<T>; ++j) v[j] = ToFloat(pack.v[j]);
+  for (int j = 0; j < kLanes; ++j) v[j] = ToFloat(pack.v[j]);
 }
 
 // Keeps the compiler from converting `raw` once, before a loop: its f32 form
@@ -78,21 +120,28 @@ __device__ __forceinline__ void Unpack(uint4 raw, float (&v)[kPackSize<T>]) {
 __device__ __forceinline__ void KeepPacked(uint4& raw) {
   asm volatile("" : "+r"(raw.x), "+r"(raw.y), "+r"(raw.z), "+r"(raw.w));
 }
+__device__ __forceinline__ void KeepPacked(uint2& raw) {
+  asm volatile("" : "+r"(raw.x), "+r"(raw.y));
+}
 
 // Two at a time, as the conversion instruction does it.
-template <class T>
-__device__ __forceinline__ uint4 RoundPack(const float (&v)[kPackSize<T>]) {
-  uint32_t words[4];
+template <class T, int kLanes>
+__device__ __forceinline__ RawPack<T, kLanes> RoundPack(
+    const float (&v)[kLanes]) {
+  struct {
+    uint32_t v[kLanes * sizeof(T) / 4];
+  } words;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {
+  for (int j = 0; j < static_cast<int>(kLanes * sizeof(T) / 4); ++j) {
     if constexpr (std::is_same_v<T, float>)
-      words[j] = __float_as_uint(v[j]);
+      words.v[j] = __float_as_uint(v[j]);
     else if constexpr (std::is_same_v<T, __half>)
-      words[j] = Bits<uint32_t>(__floats2half2_rn(v[2 * j], v[2 * j + 1]));
+      words.v[j] = Bits<uint32_t>(__floats2half2_rn(v[2 * j], v[2 * j + 1]));
     else
-      words[j] = Bits<uint32_t>(__floats2bfloat162_rn(v[2 * j], v[2 * j + 1]));
+      words.v[j] =
+          Bits<uint32_t>(__floats2bfloat162_rn(v[2 * j], v[2 * j + 1]));
   }
-  return {words[0], words[1], words[2], words[3]};
+  return Bits<RawPack<T, kLanes>>(words);
 }
 
 __device__ __forceinline__ float WarpSum(float v) {
@@ -122,12 +171,20 @@ __device__ __forceinline__ float RowSum(float v,
   return sum;
 }
 
+// Elements of an access of RowKernel. Beside an f32 residual the others take 8
+// bytes, so that neighbouring threads' 16 bytes of it are neighbours.
+template <class T, NormForm kForm>
+inline constexpr int kRowLanes = kPackSize<ResidualOf<T, kForm>>;
+
 // Threads (x: of a row, y: rows of a block; y > 1 only where x is one warp).
 // The width is a multiple of a pack and at most blockDim.x * kPacks packs.
 template <class T, NormForm kForm, int kPacks>
 __global__ void __launch_bounds__(kNormMaxThreads)
     RowKernel(const NormTensors t) {
-  constexpr int kLanes = kPackSize<T>;
+  using R = ResidualOf<T, kForm>;
+  constexpr int kLanes = kRowLanes<T, kForm>;
+  using Raw = RawPack<T, kLanes>;
+  using RawResidual = RawPack<R, kLanes>;
   constexpr int kWarps = kNormMaxThreads / 32;
   constexpr bool kGate = kForm.gate_before || kForm.gate_after;
   __shared__ float4 partial[2][kWarps / 4];
@@ -138,28 +195,39 @@ __global__ void __launch_bounds__(kNormMaxThreads)
 
   // Threads take packs in turn, so that a warp's accesses are contiguous.
   const auto pack_of = [](int i) { return threadIdx.x + i * blockDim.x; };
-  uint4 raw_x[kPacks] = {}, raw_residual[kPacks] = {}, raw_gate[kPacks] = {};
+  Raw raw_x[kPacks] = {}, raw_gate[kPacks] = {};
+  RawResidual raw_residual[kPacks] = {};
+  const auto start = [&](const NormView& view, int64_t of_row) {
+    return RowStart<kForm.strided>(t, view, of_row);
+  };
   const auto load = [&](int64_t of_row) {
+    const int64_t x = start(t.x, of_row);
+    const int64_t residual = kForm.residual ? start(t.residual, of_row) : 0;
+    const int64_t gate = kGate ? start(t.gate, of_row) : 0;
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
       if (pack_of(i) >= packs) continue;
-      const int64_t at = of_row * packs + pack_of(i);
-      raw_x[i] = LoadOnce(static_cast<const uint4*>(t.x) + at);
+      const int at = pack_of(i) * kLanes;
+      raw_x[i] = LoadOnce(reinterpret_cast<const Raw*>(
+          static_cast<const T*>(t.x.data) + x + at));
       if constexpr (kForm.residual)
-        raw_residual[i] = LoadOnce(static_cast<const uint4*>(t.residual) + at);
+        raw_residual[i] = LoadOnce(reinterpret_cast<const RawResidual*>(
+            static_cast<const R*>(t.residual.data) + residual + at));
       if constexpr (kGate)
-        raw_gate[i] = LoadOnce(static_cast<const uint4*>(t.gate) + at);
+        raw_gate[i] = LoadOnce(reinterpret_cast<const Raw*>(
+            static_cast<const T*>(t.gate.data) + gate + at));
     }
   };
   load(row);
 
-  uint4 weight[kPacks] = {}, bias[kPacks] = {};
+  Raw weight[kPacks] = {}, bias[kPacks] = {};
+  const int first_weight = kForm.strided ? blockIdx.y * packs : 0;
 #pragma unroll
   for (int i = 0; i < kPacks; ++i) {
     if (pack_of(i) >= packs) continue;
-    weight[i] = static_cast<const uint4*>(t.weight)[pack_of(i)];
+    weight[i] = static_cast<const Raw*>(t.weight)[first_weight + pack_of(i)];
     if constexpr (kForm.centered)
-      bias[i] = static_cast<const uint4*>(t.bias)[pack_of(i)];
+      bias[i] = static_cast<const Raw*>(t.bias)[first_weight + pack_of(i)];
   }
   if (blockDim.x > 32) {  // slots of warps that are not there count as 0
     if (threadIdx.x < kWarps / 2)
@@ -172,23 +240,25 @@ __global__ void __launch_bounds__(kNormMaxThreads)
   int buffer = 0;
   for (;;) {
     float u[kPacks][kLanes];
-    uint4 gate_after[kPacks];
+    Raw gate_after[kPacks];
     float sum = 0;
+    const int64_t residual_at = kForm.residual ? start(t.residual_out, row) : 0;
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
-      Unpack<T>(raw_x[i], u[i]);
+      Unpack<T, kLanes>(raw_x[i], u[i]);
       if constexpr (kForm.residual) {
         float residual[kLanes];
-        Unpack<T>(raw_residual[i], residual);
+        Unpack<R, kLanes>(raw_residual[i], residual);
 #pragma unroll
         for (int j = 0; j < kLanes; ++j) u[i][j] += residual[j];
         if (pack_of(i) < packs)
-          static_cast<uint4*>(t.residual_out)[row * packs + pack_of(i)] =
-              RoundPack<T>(u[i]);
+          *reinterpret_cast<RawResidual*>(static_cast<R*>(t.residual_out.data) +
+                                          residual_at + pack_of(i) * kLanes) =
+              RoundPack<R, kLanes>(u[i]);
       }
       if constexpr (kForm.gate_before) {
         float gate[kLanes];
-        Unpack<T>(raw_gate[i], gate);
+        Unpack<T, kLanes>(raw_gate[i], gate);
 #pragma unroll
         for (int j = 0; j < kLanes; ++j) u[i][j] *= SiluFast(gate[j]);
       }
@@ -218,41 +288,49 @@ __global__ void __launch_bounds__(kNormMaxThreads)
         rsqrtf(RowSum<kWarps>(sum, partial[buffer]) * per_element + t.epsilon);
     buffer ^= 1;
 
+    const int64_t y_at = start(t.y, row);
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
       if (pack_of(i) >= packs) continue;
       float w[kLanes], b[kLanes], gate[kLanes];
       KeepPacked(weight[i]);
-      Unpack<T>(weight[i], w);
+      Unpack<T, kLanes>(weight[i], w);
       if constexpr (kForm.centered) {
         KeepPacked(bias[i]);
-        Unpack<T>(bias[i], b);
+        Unpack<T, kLanes>(bias[i], b);
       }
-      if constexpr (kForm.gate_after) Unpack<T>(gate_after[i], gate);
+      if constexpr (kForm.gate_after) Unpack<T, kLanes>(gate_after[i], gate);
 #pragma unroll
       for (int j = 0; j < kLanes; ++j) {
         u[i][j] *= scale * w[j];
         if constexpr (kForm.centered) u[i][j] += b[j];
         if constexpr (kForm.gate_after) u[i][j] *= SiluFast(gate[j]);
       }
-      static_cast<uint4*>(t.y)[row * packs + pack_of(i)] = RoundPack<T>(u[i]);
+      *reinterpret_cast<Raw*>(static_cast<T*>(t.y.data) + y_at +
+                              pack_of(i) * kLanes) = RoundPack<T, kLanes>(u[i]);
     }
     if (next >= t.rows) return;
     row = next;
   }
 }
 
-// A block takes a row at a time, kLanes elements an access.
-template <class T, int kLanes>
+// A block takes a row at a time, kLanes elements an access. The last pass
+// writes the residual, which may lie where it was read: no pass reads it after.
+template <class T, class R, int kLanes>
 __global__ void __launch_bounds__(1024)
     WideKernel(const NormTensors t, const NormForm form) {
   using P = Pack<T, kLanes>;
+  using PackR = Pack<R, kLanes>;
   constexpr int kWarps = 32;
   __shared__ float4 partial[2][kWarps / 4];
   if (threadIdx.x < kWarps / 2)
     partial[threadIdx.x / (kWarps / 4)][threadIdx.x % (kWarps / 4)] = {};
   __syncthreads();
   const int packs = t.width / kLanes;
+  const P* const weights =
+      static_cast<const P*>(t.weight) + int64_t{blockIdx.y} * packs;
+  const P* const biases =
+      static_cast<const P*>(t.bias) + int64_t{blockIdx.y} * packs;
   const float per_element = __frcp_rn(static_cast<float>(t.width));
   int buffer = 0;
   const auto row_sum = [&](float v) {
@@ -261,30 +339,30 @@ __global__ void __launch_bounds__(1024)
     return sum;
   };
   for (int64_t row = blockIdx.x; row < t.rows; row += gridDim.x) {
-    const auto at = [&](const void* tensor, int i) {
-      return static_cast<const P*>(tensor)[row * packs + i];
+    const auto from = [&]<class E>(E, const NormView& view) {
+      return reinterpret_cast<Pack<E, kLanes>*>(static_cast<E*>(view.data) +
+                                                RowStart<true>(t, view, row));
     };
-    const auto u_at = [&](int i, bool write_residual) {
-      const P x = at(t.x, i);
+    const P* const x = from(T(), t.x);
+    const P* const gate = from(T(), t.gate);
+    const PackR* const residual = from(R(), t.residual);
+    const auto u_at = [&](int i) {
+      const P pack = x[i];
       Pack<float, kLanes> u;
 #pragma unroll
-      for (int j = 0; j < kLanes; ++j) u.v[j] = ToFloat(x.v[j]);
+      for (int j = 0; j < kLanes; ++j) u.v[j] = ToFloat(pack.v[j]);
       if (form.residual) {
-        const P residual = at(t.residual, i);
-        P rounded;
+        const PackR r = residual[i];
 #pragma unroll
-        for (int j = 0; j < kLanes; ++j) {
-          u.v[j] += ToFloat(residual.v[j]);
-          rounded.v[j] = FromFloat<T>(u.v[j]);
-        }
-        if (write_residual)
-          static_cast<P*>(t.residual_out)[row * packs + i] = rounded;
+        for (int j = 0; j < kLanes; ++j) u.v[j] += ToFloat(r.v[j]);
       }
-      if (form.gate_before) {
-        const P gate = at(t.gate, i);
+      return u;
+    };
+    const auto gated = [&](Pack<float, kLanes> u, int i) {
+      if (!form.gate_before) return u;
+      const P g = gate[i];
 #pragma unroll
-        for (int j = 0; j < kLanes; ++j) u.v[j] *= SiluFast(ToFloat(gate.v[j]));
-      }
+      for (int j = 0; j < kLanes; ++j) u.v[j] *= SiluFast(ToFloat(g.v[j]));
       return u;
     };
     float mean = 0;
@@ -292,7 +370,7 @@ __global__ void __launch_bounds__(1024)
       float sum = 0;
 #pragma unroll 4
       for (int i = threadIdx.x; i < packs; i += blockDim.x) {
-        const auto u = u_at(i, false);
+        const auto u = gated(u_at(i), i);
 #pragma unroll
         for (int j = 0; j < kLanes; ++j) sum += u.v[j];
       }
@@ -301,25 +379,34 @@ __global__ void __launch_bounds__(1024)
     float squares = 0;
 #pragma unroll 4
     for (int i = threadIdx.x; i < packs; i += blockDim.x) {
-      const auto u = u_at(i, true);
+      const auto u = gated(u_at(i), i);
 #pragma unroll
       for (int j = 0; j < kLanes; ++j)
         squares += (u.v[j] - mean) * (u.v[j] - mean);
     }
     const float scale = rsqrtf(row_sum(squares) * per_element + t.epsilon);
+    P* const y = from(T(), t.y);
+    PackR* const residual_out = from(R(), t.residual_out);
 #pragma unroll 2
     for (int i = threadIdx.x; i < packs; i += blockDim.x) {
-      const auto u = u_at(i, false);
-      const P weight = static_cast<const P*>(t.weight)[i];
-      P y;
+      auto u = u_at(i);
+      if (form.residual) {
+        PackR rounded;
+#pragma unroll
+        for (int j = 0; j < kLanes; ++j) rounded.v[j] = FromFloat<R>(u.v[j]);
+        residual_out[i] = rounded;
+      }
+      u = gated(u, i);
+      const P weight = weights[i];
+      P out;
 #pragma unroll
       for (int j = 0; j < kLanes; ++j) {
         float v = (u.v[j] - mean) * (scale * ToFloat(weight.v[j]));
-        if (form.centered) v += ToFloat(static_cast<const P*>(t.bias)[i].v[j]);
-        if (form.gate_after) v *= SiluFast(ToFloat(at(t.gate, i).v[j]));
-        y.v[j] = FromFloat<T>(v);
+        if (form.centered) v += ToFloat(biases[i].v[j]);
+        if (form.gate_after) v *= SiluFast(ToFloat(gate[i].v[j]));
+        out.v[j] = FromFloat<T>(v);
       }
-      static_cast<P*>(t.y)[row * packs + i] = y;
+      y[i] = out;
     }
   }
 }

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "fixtures/device.h"
+#include "ops/norm/norm.h"
 #include "ops/norm/norm_kernel.cuh"
 
 namespace seqmark {
@@ -17,7 +18,7 @@ struct NormShape {
   int rows = 1;  // of a block
 };
 
-// How a row of `packs` 16-byte packs is divided.
+// How a row of `packs` packs is divided.
 inline NormShape ChooseNormShape(const NormForm& form, int64_t packs,
                                  int64_t rows, int multiprocessors) {
   constexpr int kMaxPacks = 4;
@@ -46,72 +47,141 @@ inline NormShape ChooseNormShape(const NormForm& form, int64_t packs,
 // Blocks for `work` blocks' worth of rows: those that run together, or so many
 // fewer that all do the same number of rounds. Over many rounds of one short
 // sum, a block each is better (6 % at 65,536 x 4,096 on an H200): blocks that
-// start at any time keep reads and writes mixed.
+// start at any time keep reads and writes mixed. `groups` grids run together.
 template <class... P>
 absl::StatusOr<int> NormGrid(void (*kernel)(P...), int threads, int64_t work,
-                             int multiprocessors, bool short_sum) {
+                             int groups, int multiprocessors, bool short_sum) {
   constexpr int64_t kManyRounds = 16;
   int resident = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
       &resident, kernel, threads, 0));
-  const int64_t together = int64_t{std::max(resident, 1)} * multiprocessors;
+  const int64_t together = std::max<int64_t>(
+      int64_t{std::max(resident, 1)} * multiprocessors / groups, 1);
   const int64_t rounds = (work + together - 1) / together;
   if (short_sum && rounds > kManyRounds) return static_cast<int>(work);
   return static_cast<int>((work + rounds - 1) / rounds);
 }
 
-// kFast: false for a form that is too rare to have kernels of its own.
-template <NormForm kForm, class T, bool kFast>
-absl::StatusOr<Launch> PlanNormOf(const NormTensors& t) {
-  int device = 0, multiprocessors = 0;
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
-      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  const bool packed =
-      t.width % kPackSize<T> == 0 &&
-      std::ranges::all_of(
-          std::initializer_list<const void*>{t.x, t.residual, t.gate, t.weight,
-                                             t.bias, t.y, t.residual_out},
-          [](const void* p) {
-            return reinterpret_cast<uintptr_t>(p) % 16 == 0;
-          });
-  if constexpr (kFast) {
-    const NormShape shape =
-        ChooseNormShape(kForm, t.width / kPackSize<T>, t.rows, multiprocessors);
-    if (packed && shape.packs > 0) {
-      void (*const kernels[])(NormTensors) = {
-          RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>,
-          RowKernel<T, kForm, 3>, RowKernel<T, kForm, 4>};
-      const auto kernel = kernels[shape.packs - 1];
-      const auto grid =
-          NormGrid(kernel, shape.threads * shape.rows,
-                   (t.rows + shape.rows - 1) / shape.rows, multiprocessors,
-                   /*short_sum=*/!kForm.centered);
-      if (!grid.ok()) return grid.status();
-      return [t, kernel, grid = *grid,
-              block = dim3(shape.threads, shape.rows)](Stream stream) {
-        kernel<<<grid, block, 0, AsCudaStream(stream)>>>(t);
-        return LaunchStatus("norm RowKernel");
-      };
-    }
-  }
-  const auto kernel = packed ? WideKernel<T, kPackSize<T>> : WideKernel<T, 1>;
-  const int accesses = packed ? t.width / kPackSize<T> : t.width;
+inline NormView ViewOf(const Tensor& t) {
+  if (!t) return {};
+  return {t.data, t.strides[0], t.strides[1]};
+}
+
+// Whether packs of kLanes elements of T can be read and written: rows, groups
+// and weights begin at whole ones.
+template <class T, class R, int kLanes>
+bool IsPacked(const NormTensors& t) {
+  const auto aligned = [](const void* p, size_t bytes) {
+    return reinterpret_cast<uintptr_t>(p) % bytes == 0;
+  };
+  const auto fits = [&](const NormView& view, size_t bytes) {
+    return aligned(view.data, bytes) && view.batch_stride % kLanes == 0 &&
+           view.token_stride % kLanes == 0;
+  };
+  return t.width % kLanes == 0 && aligned(t.weight, kLanes * sizeof(T)) &&
+         aligned(t.bias, kLanes * sizeof(T)) && fits(t.x, kLanes * sizeof(T)) &&
+         fits(t.gate, kLanes * sizeof(T)) && fits(t.y, kLanes * sizeof(T)) &&
+         fits(t.residual, kLanes * sizeof(R)) &&
+         fits(t.residual_out, kLanes * sizeof(R));
+}
+
+// RowKernel, or no launch where the rows do not suit it.
+template <class T, NormForm kForm>
+absl::StatusOr<Launch> PlanRows(const NormTensors& t, int multiprocessors) {
+  constexpr int kLanes = kRowLanes<T, kForm>;
+  if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
+  const NormShape shape = ChooseNormShape(kForm, t.width / kLanes,
+                                          t.rows * t.groups, multiprocessors);
+  if (shape.packs == 0) return Launch();
+  void (*const kernels[])(NormTensors) = {
+      RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>, RowKernel<T, kForm, 3>,
+      RowKernel<T, kForm, 4>};
+  const auto kernel = kernels[shape.packs - 1];
+  const auto blocks = NormGrid(kernel, shape.threads * shape.rows,
+                               (t.rows + shape.rows - 1) / shape.rows, t.groups,
+                               multiprocessors, /*short_sum=*/!kForm.centered);
+  if (!blocks.ok()) return blocks.status();
+  return [t, kernel, grid = dim3(*blocks, t.groups),
+          block = dim3(shape.threads, shape.rows)](Stream stream) {
+    kernel<<<grid, block, 0, AsCudaStream(stream)>>>(t);
+    return LaunchStatus("norm RowKernel");
+  };
+}
+
+template <class T, class R>
+absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
+                                int multiprocessors) {
+  constexpr int kLanes = kPackSize<T>;
+  const bool packed = IsPacked<T, R, kLanes>(t);
+  const auto kernel = packed ? WideKernel<T, R, kLanes> : WideKernel<T, R, 1>;
+  const int accesses = packed ? t.width / kLanes : t.width;
   const int threads = std::min(1024, (accesses + 31) / 32 * 32);
-  const auto grid = NormGrid(kernel, threads, t.rows, multiprocessors,
-                             /*short_sum=*/false);
-  if (!grid.ok()) return grid.status();
-  return [t, kernel, grid = *grid, threads](Stream stream) {
-    kernel<<<grid, threads, 0, AsCudaStream(stream)>>>(t, kForm);
+  const auto blocks = NormGrid(kernel, threads, t.rows, t.groups,
+                               multiprocessors, /*short_sum=*/false);
+  if (!blocks.ok()) return blocks.status();
+  return [t, form, kernel, grid = dim3(*blocks, t.groups),
+          threads](Stream stream) {
+    kernel<<<grid, threads, 0, AsCudaStream(stream)>>>(t, form);
     return LaunchStatus("norm WideKernel");
   };
 }
 
-template <NormForm kForm, bool kFast = true>
-absl::StatusOr<Launch> PlanNorm(DType dtype, const NormTensors& tensors) {
+// Which of a form's RowKernels exist; WideKernel does the rest.
+enum class NormKernels : uint8_t { kNone, kPlain, kPlainAndStrided };
+
+template <NormForm kForm, class T, NormKernels kKernels>
+absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
+  int device = 0, multiprocessors = 0;
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
+      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  if constexpr (kKernels != NormKernels::kNone)
+    if (!strided) {
+      auto launch = PlanRows<T, kForm>(t, multiprocessors);
+      if (!launch.ok() || *launch) return launch;
+    }
+  if constexpr (kKernels == NormKernels::kPlainAndStrided)
+    if (strided) {
+      constexpr NormForm kStrided = With(kForm, &NormForm::strided, true);
+      auto launch = PlanRows<T, kStrided>(t, multiprocessors);
+      if (!launch.ok() || *launch) return launch;
+    }
+  return PlanWide<T, ResidualOf<T, kForm>>(kForm, t, multiprocessors);
+}
+
+// The norm of `args`, RmsNorm's or LayerNorm's: `gate` and `bias` are none
+// where the operator has none.
+template <NormForm kForm, NormKernels kKernels, class Args>
+absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
+                                const Tensor& gate, const Tensor& bias,
+                                int64_t groups) {
+  if (p.rows() > INT32_MAX || p.width > INT32_MAX || groups > 65535)
+    return absl::UnimplementedError(
+        "needs batch * seqlen and width < 2^31, groups < 2^16");
+  const NormTensors tensors = {.x = ViewOf(args.x),
+                               .residual = ViewOf(args.residual),
+                               .gate = ViewOf(gate),
+                               .y = ViewOf(args.y),
+                               .residual_out = ViewOf(args.residual_out),
+                               .weight = args.weight.data,
+                               .bias = bias.data,
+                               .rows = p.rows(),
+                               .seqlen = static_cast<unsigned>(p.seqlen),
+                               .width = static_cast<int>(p.width / groups),
+                               .groups = static_cast<int>(groups),
+                               .epsilon = p.epsilon};
+  const bool strided = groups > 1 || !HasAdjacentRows(args.x) ||
+                       !HasAdjacentRows(args.residual) ||
+                       !HasAdjacentRows(gate) || !HasAdjacentRows(args.y) ||
+                       !HasAdjacentRows(args.residual_out);
   Launch launch;
-  const absl::Status status = DispatchCudaDType(dtype, [&](auto tag) {
-    auto planned = PlanNormOf<kForm, decltype(tag), kFast>(tensors);
+  const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    // Of f32 rows every residual is f32.
+    constexpr NormForm kOfT = std::is_same_v<T, float>
+                                  ? With(kForm, &NormForm::residual_f32, false)
+                                  : kForm;
+    auto planned = PlanNormOf<kOfT, T, kKernels>(tensors, strided);
     if (planned.ok()) launch = *std::move(planned);
     return planned.status();
   });

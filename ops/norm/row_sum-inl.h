@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The sum over a row that norms on the CPU start from. Include as
-// fixtures/simd-inl.h is.
+// What norms on the CPU start from: the residual added, and the sum over a row.
+// Include as fixtures/simd-inl.h is.
 #if defined(SEQMARK_OPS_NORM_ROW_SUM_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SEQMARK_OPS_NORM_ROW_SUM_INL_H_
 #undef SEQMARK_OPS_NORM_ROW_SUM_INL_H_
@@ -35,6 +35,18 @@ HWY_INLINE float RowSum(F32Tag d, int64_t count, Term&& term) {
         sum1, hn::IfThenElseZero(hn::FirstN(d, count - i), term(i, count - i)));
   const auto sum = hn::Add(hn::Add(sum0, sum1), hn::Add(sum2, sum3));
   return hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+// n elements from i of u = x + residual, or of x where there is no residual;
+// residual_out, which may be residual, is u.
+template <class T, class R>
+HWY_INLINE F32Vec AddResidual(F32Tag d, const T* x, const R* residual,
+                              R* residual_out, int64_t i, int64_t n) {
+  const auto v = LoadF32N(d, x + i, n);
+  if (residual == nullptr) return v;
+  const auto u = hn::Add(v, LoadF32N(d, residual + i, n));
+  StoreF32N(d, u, residual_out + i, n);
+  return u;
 }
 
 }  // namespace HWY_NAMESPACE

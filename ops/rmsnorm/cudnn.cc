@@ -18,10 +18,10 @@ const bool registered = AddProvider<RmsNorm>(
                {.x = a.x, .weight = a.weight, .y = a.y, .epsilon = p.epsilon},
                device);
          },
-     // It has no residual and no gate.
+     // It has no residual, no gate and no groups.
      .supports =
          [](const RmsNorm::Problem& p) {
-           return !p.residual && p.gate == NormGate::kNone;
+           return !p.residual && p.gate == NormGate::kNone && p.groups == 1;
          }});
 
 }  // namespace

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // RMSNorm on the CPU: threads over rows, one row a thread, two passes over a
-// row that stays in L1 between them.
+// row (each group of it) that stays in L1 between them.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/rmsnorm/highway.cc"
 #include "hwy/foreach_target.h"
@@ -19,29 +19,26 @@ HWY_BEFORE_NAMESPACE();
 namespace seqmark {
 namespace HWY_NAMESPACE {
 
-template <class T>
-void RmsNormRow(const RmsNorm::Problem& p, const T* HWY_RESTRICT x,
-                const T* HWY_RESTRICT residual, const T* HWY_RESTRICT gate,
-                const T* HWY_RESTRICT weight, T* HWY_RESTRICT y,
-                T* HWY_RESTRICT residual_out, float* HWY_RESTRICT u) {
+// `width` elements that share a mean. R is the residual's type.
+template <class T, class R>
+void RmsNormGroup(const RmsNorm::Problem& p, int64_t width,
+                  const T* HWY_RESTRICT x, const R* residual,
+                  const T* HWY_RESTRICT gate, const T* HWY_RESTRICT weight,
+                  T* HWY_RESTRICT y, R* residual_out, float* HWY_RESTRICT u) {
   const F32Tag d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   // Rereading x is cheaper than keeping it in f32.
   const bool keep = residual != nullptr || p.gate == NormGate::kBefore;
-  const float squares = RowSum(d, p.width, [&](int64_t i, int64_t n) {
-    auto v = LoadF32N(d, x + i, n);
-    if (residual != nullptr) {
-      v = hn::Add(v, LoadF32N(d, residual + i, n));
-      StoreF32N(d, v, residual_out + i, n);
-    }
+  const float squares = RowSum(d, width, [&](int64_t i, int64_t n) {
+    auto v = AddResidual(d, x, residual, residual_out, i, n);
     if (p.gate == NormGate::kBefore)
       v = hn::Mul(v, Silu(d, LoadF32N(d, gate + i, n)));
     if (keep) StoreF32N(d, v, u + i, n);
     return hn::Mul(v, v);
   });
   const auto scale = hn::Set(
-      d, 1.0f / std::sqrt(squares / static_cast<float>(p.width) + p.epsilon));
-  ForEachVector(p.width, lanes, [&](int64_t i, int64_t n) {
+      d, 1.0f / std::sqrt(squares / static_cast<float>(width) + p.epsilon));
+  ForEachVector(width, lanes, [&](int64_t i, int64_t n) {
     const auto kept = keep ? LoadF32N(d, u + i, n) : LoadF32N(d, x + i, n);
     auto v = hn::Mul(hn::Mul(kept, scale), LoadF32N(d, weight + i, n));
     if (p.gate == NormGate::kAfter)
@@ -50,27 +47,31 @@ void RmsNormRow(const RmsNorm::Problem& p, const T* HWY_RESTRICT x,
   });
 }
 
-template <class T>
+template <class T, class R>
 void RmsNormRows(const RmsNorm::Problem& p, const RmsNorm::Args& a,
-                 float* scratch, int64_t scratch_stride) {
-#pragma omp parallel if (p.rows() > 1)
-  {
-    float* const u = scratch + omp_get_thread_num() * scratch_stride;
-#pragma omp for schedule(static)
-    for (int64_t row = 0; row < p.rows(); ++row) {
-      const auto at = [&](const Tensor& t) {
-        return t ? t.as<T>() + row * p.width : nullptr;
+                 const ThreadRows& scratch) {
+  const int64_t width = p.group_width();
+#pragma omp parallel for schedule(static) if (p.rows() > 1)
+  for (int64_t row = 0; row < p.rows(); ++row) {
+    float* const u = scratch.of(omp_get_thread_num());
+    for (int64_t first = 0; first < p.width; first += width) {
+      const auto at = [&](auto tag, const Tensor& t) {
+        auto* const start = RowOf<decltype(tag)>(t, row);
+        return start == nullptr ? nullptr : start + first;
       };
-      RmsNormRow<T>(p, at(a.x), at(a.residual), at(a.gate), a.weight.as<T>(),
-                    at(a.y), at(a.residual_out), u);
+      RmsNormGroup<T, R>(p, width, at(T(), a.x), at(R(), a.residual),
+                         at(T(), a.gate), a.weight.as<T>() + first,
+                         at(T(), a.y), at(R(), a.residual_out), u);
     }
   }
 }
 
 void RmsNormCall(const RmsNorm::Problem& p, const RmsNorm::Args& a,
-                 float* scratch, int64_t scratch_stride) {
+                 const ThreadRows& scratch) {
   DispatchDType(p.dtype, [&](auto tag) {
-    RmsNormRows<decltype(tag)>(p, a, scratch, scratch_stride);
+    using T = decltype(tag);
+    p.residual_f32 ? RmsNormRows<T, float>(p, a, scratch)
+                   : RmsNormRows<T, T>(p, a, scratch);
   });
 }
 
@@ -85,15 +86,10 @@ namespace {
 
 absl::StatusOr<Launch> Plan(const RmsNorm::Problem& p, const RmsNorm::Args& a,
                             Device& device) {
-  // One f32 row a thread, each on its own cache lines.
-  const int64_t stride = (p.width + 31) / 16 * 16;
-  auto scratch = device.Allocate(device.threads() * stride * sizeof(float),
-                                 MemoryClass::kWorkspace);
+  auto scratch = ThreadRows::Allocate(p.group_width(), device);
   if (!scratch.ok()) return scratch.status();
-  return [p, a, stride,
-          scratch = std::make_shared<Buffer>(*std::move(scratch))](Stream) {
-    HWY_DYNAMIC_DISPATCH(RmsNormCall)
-    (p, a, static_cast<float*>(scratch->data()), stride);
+  return [p, a, scratch = *std::move(scratch)](Stream) {
+    HWY_DYNAMIC_DISPATCH(RmsNormCall)(p, a, scratch);
     return absl::OkStatus();
   };
 }

@@ -9,36 +9,35 @@
 namespace seqmark {
 namespace {
 
-// Residual and gate together occur in no model here: no kernels of their own.
-template <bool kResidual>
-absl::StatusOr<Launch> PlanGated(NormGate gate, DType dtype,
-                                 const NormTensors& tensors) {
-  switch (gate) {
+// Gates are slices of a wider projection, a residual is not. Both together
+// occur in no model here: no kernels of their own.
+template <NormForm kForm>
+absl::StatusOr<Launch> PlanGated(const RmsNorm::Problem& p,
+                                 const RmsNorm::Args& a) {
+  constexpr NormKernels kPlain =
+      kForm.residual ? NormKernels::kPlain : NormKernels::kPlainAndStrided;
+  constexpr NormKernels kGated =
+      kForm.residual ? NormKernels::kNone : NormKernels::kPlainAndStrided;
+  constexpr NormForm kBefore = With(kForm, &NormForm::gate_before, true);
+  constexpr NormForm kAfter = With(kForm, &NormForm::gate_after, true);
+  switch (p.gate) {
     case NormGate::kNone:
-      return PlanNorm<NormForm{.residual = kResidual}>(dtype, tensors);
+      return PlanNorm<kForm, kPlain>(p, a, a.gate, {}, p.groups);
     case NormGate::kBefore:
-      return PlanNorm<NormForm{.residual = kResidual, .gate_before = true},
-                      !kResidual>(dtype, tensors);
+      return PlanNorm<kBefore, kGated>(p, a, a.gate, {}, p.groups);
     case NormGate::kAfter:
-      return PlanNorm<NormForm{.residual = kResidual, .gate_after = true},
-                      !kResidual>(dtype, tensors);
+      return PlanNorm<kAfter, kGated>(p, a, a.gate, {}, p.groups);
   }
   return absl::InvalidArgumentError("no such gate");
 }
 
 absl::StatusOr<Launch> Plan(const RmsNorm::Problem& p, const RmsNorm::Args& a,
                             Device&) {
-  const NormTensors tensors = {.x = a.x.data,
-                               .residual = a.residual.data,
-                               .gate = a.gate.data,
-                               .weight = a.weight.data,
-                               .y = a.y.data,
-                               .residual_out = a.residual_out.data,
-                               .rows = p.rows(),
-                               .width = static_cast<int>(p.width),
-                               .epsilon = p.epsilon};
-  return p.residual ? PlanGated<true>(p.gate, p.dtype, tensors)
-                    : PlanGated<false>(p.gate, p.dtype, tensors);
+  if (!p.residual) return PlanGated<NormForm{}>(p, a);
+  return !p.residual_f32
+             ? PlanGated<NormForm{.residual = true}>(p, a)
+             : PlanGated<NormForm{.residual = true, .residual_f32 = true}>(p,
+                                                                           a);
 }
 
 const bool registered =

@@ -8,12 +8,12 @@
 namespace seqmark {
 
 Cost RmsNorm::GetCost(const Problem& p) {
-  const double rows = static_cast<double>(p.rows());
-  const double elements = rows * p.width;
+  const double groups = static_cast<double>(p.rows()) * p.groups;
+  const double elements = groups * p.group_width();
   Cost cost;
   // square and sum; scale by 1/rms and weight
-  cost.vector_flops = elements * 4 + rows * 2;
-  cost.special_ops = rows * 2;  // sqrt and reciprocal
+  cost.vector_flops = elements * 4 + groups * 2;
+  cost.special_ops = groups * 2;  // sqrt and reciprocal
   if (p.residual) cost.vector_flops += elements;
   if (p.gate != NormGate::kNone) {
     cost.vector_flops += elements * 2;  // 1 + e^-g; times silu
@@ -24,11 +24,11 @@ Cost RmsNorm::GetCost(const Problem& p) {
 
 Tolerance RmsNorm::GetTolerance(const Problem& p) {
   // The output is rounded once to dtype; the sum of squares carries an f32
-  // error of sqrt(width) roundings, halved by the square root; SiLU and rsqrt
-  // add a few f32 roundings. A gate or residual that is first rounded to dtype
-  // by the definition of residual_out is read unrounded, as here.
+  // error of sqrt(group_width) roundings, halved by the square root; SiLU and
+  // rsqrt add a few f32 roundings. A gate or residual that is first rounded to
+  // dtype by the definition of residual_out is read unrounded, as here.
   const double f32 = Epsilon(DType::kF32);
-  const double arithmetic = (std::sqrt(p.width) / 2 + 16) * f32;
+  const double arithmetic = (std::sqrt(p.group_width()) / 2 + 16) * f32;
   return {.max_error = 0.5 * Epsilon(p.dtype) * 1.01 + 4 * arithmetic,
           .l2_error = 0.5 * Epsilon(p.dtype) + arithmetic};
 }
@@ -48,22 +48,40 @@ std::vector<RmsNorm::Problem> RmsNorm::Sweep() {
       problems.push_back(p);
     }
   };
-  const auto add_layer = [&](absl::string_view model, int64_t hidden) {
-    add(model, hidden, false, NormGate::kNone, "");
-    add(model, hidden, true, NormGate::kNone, ".add");
-  };
-  for (const auto& layer : kAttentionLayers)
-    add_layer(layer.model, layer.hidden);
-  for (const auto& layer : kMambaLayers) add_layer(layer.model, layer.hidden);
-  for (const auto& layer : kMamba2Layers) {
-    add_layer(layer.model, layer.hidden);
-    add(layer.model, layer.d_inner(), false, NormGate::kBefore, ".gated");
+  for (const HiddenWidth& hidden : kHiddenWidths) {
+    add(hidden.model, hidden.width, false, NormGate::kNone, "");
+    add(hidden.model, hidden.width, true, NormGate::kNone, ".add");
   }
+  for (const auto& layer : kMamba2Layers)
+    add(layer.model, layer.d_inner(), false, NormGate::kBefore, ".gated");
   return problems;
 }
 
 std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
   std::vector<Problem> problems;
+  const auto add = [&](int64_t batch, int64_t seqlen, int64_t width,
+                       int64_t groups, bool residual, bool residual_f32) {
+    for (NormGate gate :
+         {NormGate::kNone, NormGate::kBefore, NormGate::kAfter}) {
+      Problem p;
+      p.shape = absl::StrCat("custom.width", width,
+                             groups > 1 ? absl::StrCat("-groups", groups) : "",
+                             residual_f32 ? "-addf32"
+                             : residual   ? "-add"
+                                          : "",
+                             gate == NormGate::kBefore  ? "-gate-before"
+                             : gate == NormGate::kAfter ? "-gate-after"
+                                                        : "");
+      p.batch = batch;
+      p.seqlen = seqlen;
+      p.width = width;
+      p.groups = groups;
+      p.residual = residual;
+      p.residual_f32 = residual_f32;
+      p.gate = gate;
+      problems.push_back(p);
+    }
+  };
   for (const auto& [batch, seqlen, width] : {std::tuple{1, 1, 1},
                                              {1, 1, 896},
                                              {2, 3, 7},
@@ -71,21 +89,18 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
                                              {3, 1, 2048},
                                              {1, 2, 12289},
                                              {1, 64, 4096}}) {
-    for (bool residual : {false, true})
-      for (NormGate gate :
-           {NormGate::kNone, NormGate::kBefore, NormGate::kAfter}) {
-        Problem p;
-        p.shape = absl::StrCat("custom.width", width, residual ? "-add" : "",
-                               gate == NormGate::kBefore  ? "-gate-before"
-                               : gate == NormGate::kAfter ? "-gate-after"
-                                                          : "");
-        p.batch = batch;
-        p.seqlen = seqlen;
-        p.width = width;
-        p.residual = residual;
-        p.gate = gate;
-        problems.push_back(p);
-      }
+    add(batch, seqlen, width, 1, false, false);
+    add(batch, seqlen, width, 1, true, false);
+    add(batch, seqlen, width, 1, true, true);
+  }
+  // Groups of mamba2-8b, of a warp (many rows), of odd width, of one element.
+  for (const auto& [batch, seqlen, width, groups] : {std::tuple{1, 1, 8192, 8},
+                                                     {2, 3, 8192, 8},
+                                                     {3, 301, 96, 2},
+                                                     {2, 3, 21, 3},
+                                                     {1, 2, 5, 5}}) {
+    add(batch, seqlen, width, groups, false, false);
+    add(batch, seqlen, width, groups, true, batch == 2);
   }
   return problems;
 }

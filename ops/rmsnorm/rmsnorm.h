@@ -3,10 +3,14 @@
 // RMSNorm over the last axis (Zhang and Sennrich 2019, arXiv:1910.07467, eq.
 // 4), in the forms that sequence models use:
 //
-//   u = x                      or  u = x + residual   (u is written back)
+//   u = x                      or  u = x + residual, and residual_out = u
 //   u = u * silu(gate)         gate before the norm (Mamba-2's default)
 //   y = u / sqrt(mean(u^2) + epsilon) * weight
 //   y = y * silu(gate)         gate after the norm
+//
+// The mean is over each of `groups` equal parts of the row (the group_size of
+// Mamba-2's gated norm is width / groups). residual_out may be the same memory
+// as residual; with residual_f32 both are f32 whatever dtype is.
 //
 // Arithmetic is f32 whatever the tensors' type. Bytes: x, y and what else is
 // there once each, so it is bound by memory at every width.
@@ -17,6 +21,7 @@
 
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "ops/norm/norm.h"
 
 namespace seqmark {
 
@@ -25,15 +30,14 @@ enum class NormGate : uint8_t { kNone, kBefore, kAfter };
 struct RmsNorm {
   static constexpr absl::string_view kName = "rmsnorm";
 
-  struct Problem : ProblemAxes {
-    int64_t width = 0;
-    bool residual = false;
+  struct Problem : NormAxes {
+    int64_t groups = 1;  // divides width
     NormGate gate = NormGate::kNone;
-    float epsilon = 1e-5f;
 
-    int64_t rows() const { return batch * seqlen; }
+    int64_t group_width() const { return width / groups; }
   };
 
+  // Axes 0 and 1 of all but weight may have any stride.
   struct Args {
     Tensor x;             // (batch, seqlen, width)
     Tensor residual;      // (batch, seqlen, width), optional
@@ -49,13 +53,15 @@ struct RmsNorm {
     using enum Role;
     visit(TensorSpec{"x", kActivation, p.dtype, rows}, a.x);
     if (p.residual)
-      visit(TensorSpec{"residual", kActivation, p.dtype, rows}, a.residual);
+      visit(TensorSpec{"residual", kActivation, p.residual_dtype(), rows},
+            a.residual);
     if (p.gate != NormGate::kNone)
       visit(TensorSpec{"gate", kActivation, p.dtype, rows}, a.gate);
     visit(TensorSpec{"weight", kScale, p.dtype, {p.width}}, a.weight);
     visit(TensorSpec{"y", kOutput, p.dtype, rows}, a.y);
     if (p.residual)
-      visit(TensorSpec{"residual_out", kOutput, p.dtype, rows}, a.residual_out);
+      visit(TensorSpec{"residual_out", kOutput, p.residual_dtype(), rows},
+            a.residual_out);
   }
 
   static Cost GetCost(const Problem& p);

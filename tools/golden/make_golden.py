@@ -85,11 +85,12 @@ class Inputs:
 
 
 def rmsnorm() -> Iterator[Case]:
-    """Zhang and Sennrich 2019; gates as in Mamba-2's RMSNormGated."""
+    """Zhang and Sennrich 2019; gates and groups as in Mamba-2's RMSNormGated."""
     inputs = Inputs(1)
-    for (batch, seqlen, width), residual, gate in itertools.product(
-        [(1, 1, 1), (2, 3, 7), (1, 1, 33)], [False, True], ["none", "before", "after"]
-    ):
+    gates = ["none", "before", "after"]
+    plain = itertools.product([(1, 1, 1, 1), (2, 3, 7, 1), (1, 1, 33, 1)], [False, True], gates)
+    grouped = itertools.product([(2, 3, 12, 3), (1, 2, 4, 4)], [False, True], gates)
+    for (batch, seqlen, width, groups), residual, gate in itertools.chain(plain, grouped):
         dims = (batch, seqlen, width)
         t = {"x": inputs.activation(*dims), "weight": inputs.scale(width)}
         u = t["x"]
@@ -100,11 +101,20 @@ def rmsnorm() -> Iterator[Case]:
             t["gate"] = inputs.activation(*dims)
         if gate == "before":
             u = u * F.silu(t["gate"])
-        t["y"] = F.rms_norm(u, (width,), t["weight"], EPSILON)
+        parts = u.unflatten(-1, (groups, -1))
+        t["y"] = F.rms_norm(parts, parts.shape[-1:], eps=EPSILON).flatten(-2) * t["weight"]
         if gate == "after":
             t["y"] = t["y"] * F.silu(t["gate"])
         yield (
-            problem(batch, seqlen, width=width, residual=residual, gate=gate, epsilon=EPSILON),
+            problem(
+                batch,
+                seqlen,
+                width=width,
+                groups=groups,
+                residual=residual,
+                gate=gate,
+                epsilon=EPSILON,
+            ),
             t,
         )
 
@@ -112,14 +122,20 @@ def rmsnorm() -> Iterator[Case]:
 def layernorm() -> Iterator[Case]:
     """Ba, Kiros and Hinton 2016."""
     inputs = Inputs(2)
-    for batch, seqlen, width in [(1, 1, 1), (2, 3, 7), (1, 2, 33)]:
+    for residual, (batch, seqlen, width) in itertools.product(
+        [False, True], [(1, 1, 1), (2, 3, 7), (1, 2, 33)]
+    ):
         t = {
             "x": inputs.activation(batch, seqlen, width),
             "weight": inputs.scale(width),
             "bias": inputs.bias(width),
         }
-        t["y"] = F.layer_norm(t["x"], (width,), t["weight"], t["bias"], EPSILON)
-        yield problem(batch, seqlen, width=width, epsilon=EPSILON), t
+        u = t["x"]
+        if residual:
+            t["residual"] = inputs.activation(batch, seqlen, width)
+            u = t["residual_out"] = u + t["residual"]
+        t["y"] = F.layer_norm(u, (width,), t["weight"], t["bias"], EPSILON)
+        yield problem(batch, seqlen, width=width, residual=residual, epsilon=EPSILON), t
 
 
 def gemm() -> Iterator[Case]:

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A call of an operator whose tensors a test may make views of wider ones, or
+// the same memory: what rows, whose tensors are all contiguous, cannot show.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "fixtures/op_fixture.h"
+
+namespace seqmark {
+
+template <Operator Op>
+struct OpCall {
+  OpCall(const typename Op::Problem& p, Device& device)
+      : problem(p), device(device) {
+    Op::Visit(p, args, [&](const TensorSpec& spec, Tensor& tensor) {
+      buffers.push_back(*device.Allocate(Bytes(spec)));
+      tensor = Tensor(buffers.back().data(), spec.dtype, spec.dims);
+      EXPECT_TRUE(Fill(spec, tensor, 1, device).ok());
+    });
+  }
+
+  absl::Status TryRun(const Provider<Op>& provider) {
+    const auto launch = provider.plan(problem, args, device);
+    if (!launch.ok()) return launch.status();
+    if (absl::Status s = (*launch)(device.stream()); !s.ok()) return s;
+    return device.Synchronize();
+  }
+  void Run(const Provider<Op>& provider) {
+    const absl::Status status = TryRun(provider);
+    ASSERT_TRUE(status.ok()) << status;
+  }
+
+  // Makes `tensor` a view, with the same elements, into a tensor whose rows
+  // (all but the first `axes` axes) are `row` elements, from element `offset`
+  // of each; between entries of axis 0 there is one more row, unused.
+  void Widen(Tensor& tensor, size_t axes, int64_t row, int64_t offset) {
+    const std::string narrow = Read(tensor);
+    const size_t element = SizeOf(tensor.dtype);
+    Tensor view = tensor;
+    view.strides[axes - 1] = row;
+    if (axes == 2) view.strides[0] = (tensor.dims[1] + 1) * row;
+    const int64_t extent = view.strides[0] * tensor.dims[0];
+    std::string wide(extent * element, '\x7f');
+    ForEachRow(view, axes, [&](int64_t i, int64_t from, int64_t size) {
+      std::memcpy(&wide[(from + offset) * element], &narrow[i * size * element],
+                  size * element);
+    });
+    buffers.push_back(*device.Allocate(wide.size()));
+    ASSERT_TRUE(
+        device.CopyToDevice(buffers.back().data(), wide.data(), wide.size())
+            .ok());
+    view.data =
+        static_cast<std::byte*>(buffers.back().data()) + offset * element;
+    tensor = view;
+  }
+
+  // The elements of a tensor, which may have any strides of axes 0 and 1.
+  std::string Read(const Tensor& tensor) const {
+    std::string bytes(tensor.bytes(), '\0');
+    const size_t element = SizeOf(tensor.dtype);
+    const size_t axes = std::min<size_t>(2, tensor.dims.size() - 1);
+    ForEachRow(tensor, axes, [&](int64_t i, int64_t from, int64_t size) {
+      EXPECT_TRUE(device
+                      .CopyToHost(&bytes[i * size * element],
+                                  tensor.as<std::byte>() + from * element,
+                                  size * element)
+                      .ok());
+    });
+    return bytes;
+  }
+
+  typename Op::Problem problem;
+  Device& device;
+  typename Op::Args args;
+  std::vector<Buffer> buffers;
+
+ private:
+  // body(index of the row, its first element, its elements)
+  template <class Body>
+  static void ForEachRow(const Tensor& t, size_t axes, Body&& body) {
+    int64_t size = 1;
+    for (size_t axis = axes; axis < t.dims.size(); ++axis) size *= t.dims[axis];
+    const int64_t inner = axes == 2 ? t.dims[1] : 1;
+    for (int64_t i = 0; i < (axes > 0 ? t.dims[0] : 1); ++i)
+      for (int64_t j = 0; j < inner; ++j)
+        body(i * inner + j,
+             (axes > 0 ? i * t.strides[0] : 0) +
+                 (axes == 2 ? j * t.strides[1] : 0),
+             size);
+  }
+};
+
+// body(provider, device) of all that have a device here.
+template <Operator Op, class Body>
+void ForEachProvider(Body&& body) {
+  auto cpu = MakeCpuDevice({}), cuda = MakeCudaDevice();
+  for (const auto& provider : ProvidersOf<Op>()) {
+    auto& device = provider.device == DeviceKind::kCpu ? cpu : cuda;
+    SCOPED_TRACE(provider.name);
+    if (device.ok()) body(provider, **device);
+  }
+}
+
+}  // namespace seqmark
