@@ -71,7 +71,8 @@ void ReadAxes(Axes& axes, Attention::Problem& p) {
   axes.Read("heads", p.heads)
       .Read("kv_heads", p.kv_heads)
       .Read("head_dim", p.head_dim)
-      .Read("window", p.window);
+      .Read("window", p.window)
+      .Read("past", p.past);
 }
 
 void ReadAxes(Axes& axes, CausalConv1d::Problem& p) {
