@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "fixtures/op.h"
 #include "ops/attention/attention.h"
+#include "ops/attention_decode/attention_decode.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
 #include "ops/gemm/gemm.h"
 #include "ops/layernorm/layernorm.h"
@@ -73,6 +74,13 @@ void ReadAxes(Axes& axes, Attention::Problem& p) {
       .Read("head_dim", p.head_dim)
       .Read("window", p.window)
       .Read("past", p.past);
+}
+
+void ReadAxes(Axes& axes, AttentionDecode::Problem& p) {
+  axes.Read("heads", p.heads)
+      .Read("kv_heads", p.kv_heads)
+      .Read("head_dim", p.head_dim)
+      .Read("window", p.window);
 }
 
 void ReadAxes(Axes& axes, CausalConv1d::Problem& p) {
@@ -167,8 +175,9 @@ struct OpName {
     return std::string(Op::kName);
   }
 };
-using GoldenOps = testing::Types<RmsNorm, LayerNorm, Gemm, Attention,
-                                 CausalConv1d, SelectiveScan, SsdScan>;
+using GoldenOps =
+    testing::Types<RmsNorm, LayerNorm, Gemm, Attention, AttentionDecode,
+                   CausalConv1d, SelectiveScan, SsdScan>;
 TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
 
 TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {

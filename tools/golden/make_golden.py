@@ -182,6 +182,35 @@ def attention() -> Iterator[Case]:
         )
 
 
+def attention_decode() -> Iterator[Case]:
+    """F.scaled_dot_product_attention of one query; a window cuts the keys."""
+    inputs = Inputs(8)
+    for batch, seqlen, heads, kv_heads, head_dim, window in [
+        (1, 1, 1, 1, 1, 0),
+        (2, 5, 4, 2, 3, 0),
+        (1, 9, 7, 1, 8, 0),
+        (1, 7, 6, 3, 2, 1),
+        (1, 9, 2, 2, 5, 3),
+        (2, 6, 2, 1, 4, 100),
+    ]:
+        t = {
+            "q": inputs.activation(batch, heads, head_dim),
+            "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
+            "v": inputs.activation(batch, seqlen, kv_heads, head_dim),
+        }
+        first = max(0, seqlen - window) if window else 0
+        k, v = (t[x][:, first:].transpose(1, 2) for x in "kv")
+        t["o"] = F.scaled_dot_product_attention(
+            t["q"].unsqueeze(2), k, v, enable_gqa=True
+        ).squeeze(2)
+        yield (
+            problem(
+                batch, seqlen, heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=window
+            ),
+            t,
+        )
+
+
 def causal_conv1d() -> Iterator[Case]:
     """F.conv1d per channel, padded on the left with the state or with zeros."""
     inputs = Inputs(5)
@@ -378,7 +407,16 @@ def agrees_with_transformers(
 CHECKED: collections.Counter[str] = collections.Counter()
 OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
     f.__name__: f
-    for f in (rmsnorm, layernorm, gemm, attention, causal_conv1d, selective_scan, ssd_scan)
+    for f in (
+        rmsnorm,
+        layernorm,
+        gemm,
+        attention,
+        attention_decode,
+        causal_conv1d,
+        selective_scan,
+        ssd_scan,
+    )
 }
 
 
