@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "fixtures/op.h"
 #include "ops/attention/attention.h"
+#include "ops/attention_decode/attention_decode.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
 #include "ops/gemm/gemm.h"
 #include "ops/layernorm/layernorm.h"
@@ -71,6 +72,14 @@ void ReadAxes(Axes& axes, Gemm::Problem& p) {
 }
 
 void ReadAxes(Axes& axes, Attention::Problem& p) {
+  axes.Read("heads", p.heads)
+      .Read("kv_heads", p.kv_heads)
+      .Read("head_dim", p.head_dim)
+      .Read("window", p.window)
+      .Read("past", p.past);
+}
+
+void ReadAxes(Axes& axes, AttentionDecode::Problem& p) {
   axes.Read("heads", p.heads)
       .Read("kv_heads", p.kv_heads)
       .Read("head_dim", p.head_dim)
@@ -169,8 +178,9 @@ struct OpName {
     return std::string(Op::kName);
   }
 };
-using GoldenOps = testing::Types<RmsNorm, LayerNorm, Gemm, Attention,
-                                 CausalConv1d, SelectiveScan, SsdScan>;
+using GoldenOps =
+    testing::Types<RmsNorm, LayerNorm, Gemm, Attention, AttentionDecode,
+                   CausalConv1d, SelectiveScan, SsdScan>;
 TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
 
 TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {

@@ -38,10 +38,10 @@ Tolerance Attention::GetTolerance(const Problem& p) {
   // stays below 6. The scale it is compared with is the rms of o, which is
   // at least that of a mean over the keys seen: the square root of the mean
   // of 1/n over queries that see n keys.
-  const double length = static_cast<double>(p.seqlen);
-  const double harmonic = std::log(span) + 0.577;  // 1 + 1/2 + ... 1/span
-  const double rms =
-      std::sqrt((std::max(harmonic, 1.0) + (length - span) / span) / length);
+  double harmonic = 0;
+  for (int64_t i = 0; i < p.seqlen; ++i)
+    harmonic += 1 / static_cast<double>(std::min(p.past + i + 1, p.span()));
+  const double rms = std::sqrt(harmonic / static_cast<double>(p.seqlen));
   return {.max_error = output * 1.01 + weight * 6 / rms,
           .l2_error = output + weight};
 }
@@ -72,33 +72,46 @@ std::vector<Attention::Problem> Attention::Sweep() {
 
 std::vector<Attention::Problem> Attention::TestProblems() {
   std::vector<Problem> problems;
-  // batch, seqlen, heads, kv_heads, head_dim, window
-  for (const auto& [batch, seqlen, heads, kv_heads, head_dim, window] :
-       {std::tuple{1, 1, 1, 1, 64, 0},
-        {2, 3, 4, 2, 64, 0},
-        {1, 33, 7, 1, 64, 0},
-        {2, 65, 2, 1, 80, 0},
-        {1, 130, 3, 3, 96, 0},
-        {1, 64, 2, 1, 256, 0},
-        {1, 577, 2, 1, 128, 0},  // longer than a tile of keys
-        {1, 1030, 2, 1, 64, 0},
-        {1, 300, 14, 2, 64, 0},  // qwen2.5-0.5b
-        {1, 65, 1, 1, 64, 1},
-        {2, 100, 4, 2, 80, 7},
-        {1, 300, 2, 1, 128, 64},
-        {1, 300, 6, 2, 96, 1000},  // a window longer than the prompt
-        {1, 700, 1, 1, 64, 513},
-        {1, 600, 1, 1, 256, 100}}) {
+  // batch, seqlen, heads, kv_heads, head_dim, window, past
+  for (const auto& [batch, seqlen, heads, kv_heads, head_dim, window, past] :
+       {std::tuple{1, 1, 1, 1, 64, 0, 0},
+        {2, 3, 4, 2, 64, 0, 0},
+        {1, 33, 7, 1, 64, 0, 0},
+        {2, 65, 2, 1, 80, 0, 0},
+        {1, 130, 3, 3, 96, 0, 0},
+        {1, 64, 2, 1, 256, 0, 0},
+        {1, 577, 2, 1, 128, 0, 0},  // longer than a tile of keys
+        {1, 1030, 2, 1, 64, 0, 0},
+        {1, 300, 14, 2, 64, 0, 0},  // qwen2.5-0.5b
+        {1, 65, 1, 1, 64, 1, 0},
+        {2, 100, 4, 2, 80, 7, 0},
+        {1, 300, 2, 1, 128, 64, 0},
+        {1, 300, 6, 2, 96, 1000, 0},  // a window longer than the prompt
+        {1, 700, 1, 1, 64, 513, 0},
+        {1, 600, 1, 1, 256, 100, 0},
+        {2, 33, 4, 2, 64, 0, 1},
+        {1, 1, 2, 1, 128, 0, 77},
+        {2, 65, 2, 1, 80, 0, 129},
+        {1, 100, 14, 2, 64, 0, 513},  // longer than the chunk
+        {1, 300, 2, 2, 96, 0, 64},
+        {1, 70, 2, 1, 64, 1, 5},
+        {1, 1, 2, 1, 64, 7, 100},
+        {2, 100, 4, 2, 80, 37, 1},
+        {1, 200, 2, 1, 128, 64, 333},  // keys that no query sees
+        {1, 64, 2, 1, 64, 150, 100},
+        {1, 300, 1, 1, 256, 1000, 211}}) {
     Problem p;
     p.shape =
         absl::StrCat("custom.heads", heads, "-kv", kv_heads, "-dim", head_dim);
     if (window > 0) absl::StrAppend(&p.shape, "-window", window);
+    if (past > 0) absl::StrAppend(&p.shape, "-past", past);
     p.batch = batch;
     p.seqlen = seqlen;
     p.heads = heads;
     p.kv_heads = kv_heads;
     p.head_dim = head_dim;
     p.window = window;
+    p.past = past;
     problems.push_back(p);
   }
   return problems;

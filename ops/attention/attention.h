@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Causal attention over a prompt (Vaswani et al. 2017, arXiv:1706.03762, eq.
-// 1), with grouped-query heads (Ainslie et al. 2023, arXiv:2305.13245) and an
-// optional sliding window (Beltagy et al. 2020, arXiv:2004.05150):
+// Causal attention over a prompt, or over a chunk of one (Vaswani et al. 2017,
+// arXiv:1706.03762, eq. 1), with grouped-query heads (Ainslie et al. 2023,
+// arXiv:2305.13245) and an optional sliding window (Beltagy et al. 2020,
+// arXiv:2004.05150):
 //
 //   o[i] = sum_j softmax_j(q[i] . k[j] / sqrt(head_dim)) v[j]
 //
-// over the keys j that query i sees: i - window < j <= i, without a window
-// 0 <= j <= i. Query head h reads key and value head h / (heads / kv_heads).
+// over the keys j that query i sees. It sits at position past + i, after
+// `past` keys of the chunks before it: past + i - window < j <= past + i,
+// without a window 0 <= j <= past + i. Query head h reads key and value head
+// h / (heads / kv_heads).
 //
 // Only pairs that are seen count: 4 head_dim flops of matrix products and one
 // exponential each. So it is bound by the matrix units, with the exponentials
@@ -32,31 +35,42 @@ struct Attention {
     int64_t kv_heads = 0;  // divides heads
     int64_t head_dim = 0;
     int64_t window = 0;  // keys that a query sees at most; 0: all before it
+    int64_t past = 0;    // keys before the first query
 
+    int64_t keys() const { return past + seqlen; }
     // The most keys a query sees.
     int64_t span() const {
-      return window > 0 ? std::min(window, seqlen) : seqlen;
+      return window > 0 ? std::min(window, keys()) : keys();
     }
-    // (query, key) pairs that are seen, of one head of one sequence.
+    // The first key that any query sees.
+    int64_t first_key() const {
+      return std::max<int64_t>(0, past + 1 - span());
+    }
+    // (query, key) pairs that are seen, of one head of one sequence: past + 1,
+    // past + 2, ... of the first queries, span of the others.
     double pairs() const {
-      const double w = static_cast<double>(span());
-      return w * (w + 1) / 2 + static_cast<double>(seqlen - span()) * w;
+      const int64_t growing = std::clamp<int64_t>(span() - past, 0, seqlen);
+      const double n = static_cast<double>(growing);
+      return n * static_cast<double>(past) + n * (n + 1) / 2 +
+             static_cast<double>(seqlen - growing) *
+                 static_cast<double>(span());
     }
   };
 
-  // Batch and sequence strides may be any (views into a fused projection);
-  // the heads of a token are contiguous.
+  // Batch and sequence strides may be any (views into a fused projection or
+  // into a cache of keys with room for more); the heads of a token are
+  // contiguous.
   struct Args {
     Tensor q;  // (batch, seqlen, heads, head_dim)
-    Tensor k;  // (batch, seqlen, kv_heads, head_dim)
-    Tensor v;  // (batch, seqlen, kv_heads, head_dim)
+    Tensor k;  // (batch, past + seqlen, kv_heads, head_dim)
+    Tensor v;  // (batch, past + seqlen, kv_heads, head_dim)
     Tensor o;  // (batch, seqlen, heads, head_dim)
   };
 
   template <class V>
   static void Visit(const Problem& p, Args& a, V&& visit) {
     const Dims queries = {p.batch, p.seqlen, p.heads, p.head_dim};
-    const Dims keys = {p.batch, p.seqlen, p.kv_heads, p.head_dim};
+    const Dims keys = {p.batch, p.keys(), p.kv_heads, p.head_dim};
     using enum Role;
     visit(TensorSpec{"q", kActivation, p.dtype, queries}, a.q);
     visit(TensorSpec{"k", kActivation, p.dtype, keys}, a.k);

@@ -8,12 +8,15 @@
 //   in granules of keys; a tile is any run of granules, so that tiles are
 //   long, yet end within a granule of the diagonal or the window.
 // - The query heads that share a key head are stacked: 256 rows a tile.
-// - Primitives are made in the plan, for one thread, and run inside a thread
-//   of the call; no tile is shared between threads.
+// - Primitives are made for one thread, once a process for tiles of the same
+//   size, and run inside a thread of the call; no tile is shared between
+//   threads.
 #include <omp.h>
 
 #include <cmath>
 #include <cstring>
+#include <map>
+#include <tuple>
 #include <vector>
 
 #include "fixtures/op_fixture.h"
@@ -53,6 +56,104 @@ struct TileProducts {
   memory::desc q, k, s, w, v, o, scores_scratch, outputs_scratch;
 };
 
+// What the products of every tile of a problem have in common.
+struct Products {
+  DType compute = DType::kF32;  // of the operands
+  int64_t rows = 1;
+  int64_t depth = 1;                // head_dim, padded
+  int64_t granule = 1;              // keys
+  std::vector<TileProducts> tiles;  // of 1, 2, ... granules
+
+  void Make(int64_t keys, int64_t most_keys);
+  bool GranulesConcatenate() const;
+};
+
+void Products::Make(int64_t keys, int64_t most_keys) {
+  const auto type = DnnlType(compute), f32 = memory::data_type::f32;
+  dnnl::post_ops add;
+  add.append_sum(1.0f);
+  dnnl::primitive_attr accumulate;
+  accumulate.set_post_ops(add);
+  granule = keys;
+  tiles.clear();
+  for (int64_t n = granule; n <= most_keys; n += granule) {
+    TileProducts& t = tiles.emplace_back();
+    t.q = memory::desc({rows, depth}, type, Tag::ab);
+    t.s = memory::desc({rows, n}, f32, Tag::ab);
+    t.w = memory::desc({rows, n}, type, Tag::ab);
+    t.o = memory::desc({rows, kBlock}, f32, Tag::ab);
+    const auto scores =
+        DescribeMatmul(t.q, memory::desc({depth, n}, type, Tag::any), {}, t.s);
+    const auto outputs = DescribeMatmul(
+        t.w, memory::desc({n, kBlock}, type, Tag::any), {}, t.o, accumulate);
+    t.k = scores.weights_desc();
+    t.v = outputs.weights_desc();
+    t.scores_scratch = scores.scratchpad_desc();
+    t.outputs_scratch = outputs.scratchpad_desc();
+    t.scores = dnnl::matmul(scores);
+    t.outputs = dnnl::matmul(outputs);
+  }
+}
+
+// Whether a tile's packed keys and values are those of its granules one after
+// another, for each size of tile.
+bool Products::GranulesConcatenate() const {
+  dnnl::stream stream(DnnlCpu());
+  const auto pack = [&](const std::vector<uint8_t>& from, memory::dims dims,
+                        Tag tag, const memory::desc& to_desc, uint8_t* to) {
+    memory plain({dims, DnnlType(compute), tag}, DnnlCpu(),
+                 const_cast<uint8_t*>(from.data()));
+    memory packed(to_desc, DnnlCpu(), to);
+    dnnl::reorder(plain, packed).execute(stream, plain, packed);
+    stream.wait();
+  };
+  const auto concatenates = [&](int64_t width, Tag tag,
+                                memory::desc TileProducts::*desc,
+                                size_t count) {
+    const memory::desc &whole = tiles[count - 1].*desc, &part = tiles[0].*desc;
+    if (whole.get_size() != count * part.get_size()) return false;
+    const int64_t keys = count * granule;
+    // Small integers, exact in every type, that differ from key to key.
+    std::vector<uint8_t> rows(keys * width * SizeOf(compute));
+    for (int64_t i = 0; i < keys * width; ++i)
+      StoreElement(compute, rows.data(), i, (i / width + i % width * 7) % 251);
+    std::vector<uint8_t> tile(whole.get_size()), granules(tile.size());
+    const auto dims = [&](int64_t n) {
+      return tag == Tag::ba ? memory::dims{width, n} : memory::dims{n, width};
+    };
+    pack(rows, dims(keys), tag, whole, tile.data());
+    const size_t granule_bytes = granule * width * SizeOf(compute);
+    for (size_t g = 0; g < count; ++g)
+      pack({rows.begin() + g * granule_bytes,
+            rows.begin() + (g + 1) * granule_bytes},
+           dims(granule), tag, part, granules.data() + g * part.get_size());
+    return tile == granules;
+  };
+  for (size_t count = 2; count <= tiles.size(); ++count)
+    if (!concatenates(depth, Tag::ba, &TileProducts::k, count) ||
+        !concatenates(kBlock, Tag::ab, &TileProducts::v, count))
+      return false;
+  return true;
+}
+
+// Kept for as long as the process runs: the layers of a model share them.
+std::shared_ptr<const Products> CachedProducts(DType compute, int64_t rows,
+                                               int64_t depth) {
+  static auto* const made = new std::map<std::tuple<DType, int64_t, int64_t>,
+                                         std::shared_ptr<const Products>>();
+  std::shared_ptr<const Products>& cached = (*made)[{compute, rows, depth}];
+  if (cached == nullptr) {
+    const OneThread one_thread;
+    Products products{.compute = compute, .rows = rows, .depth = depth};
+    products.Make(kGranule, kTileKeys);
+    // A layout that cannot be cut has one tile size.
+    if (!products.GranulesConcatenate())
+      products.Make(kTileKeys / 2, kTileKeys / 2);
+    cached = std::make_shared<const Products>(std::move(products));
+  }
+  return cached;
+}
+
 // What a thread works in; its memory objects point into its part of scratch.
 struct Worker {
   using Arguments = std::unordered_map<int, memory>;
@@ -74,21 +175,23 @@ class FlashAttention {
   absl::Status Run();
 
  private:
-  void MakeProducts(int64_t granule, int64_t most_keys);
-  bool GranulesConcatenate() const;
   absl::Status MakeWorkers(Device& device);
   void Pack(Worker& worker, int64_t item);
   void Attend(Worker& worker, int64_t item);
 
   // The packed granule `index` of the key head `kv` (of all sequences).
   std::byte* PackedK(int64_t kv, int64_t index) const {
-    return static_cast<std::byte*>(packed_.data()) +
-           (kv * granules_ + index) * k_bytes_;
+    return static_cast<std::byte*>(scratch_.data()) +
+           (kv * granules_ + index - first_granule_) * k_bytes_;
   }
   std::byte* PackedV(int64_t kv, int64_t block, int64_t index) const {
-    return static_cast<std::byte*>(packed_.data()) +
+    return static_cast<std::byte*>(scratch_.data()) +
            p_.batch * p_.kv_heads * granules_ * k_bytes_ +
-           ((kv * blocks_ + block) * granules_ + index) * v_bytes_;
+           ((kv * blocks_ + block) * granules_ + index - first_granule_) *
+               v_bytes_;
+  }
+  size_t packed_bytes() const {
+    return p_.batch * p_.kv_heads * granules_ * (k_bytes_ + blocks_ * v_bytes_);
   }
   // Row `l` of sequence `b`, head `h`.
   std::byte* At(const Tensor& t, int64_t b, int64_t l, int64_t h) const {
@@ -102,20 +205,20 @@ class FlashAttention {
   DType compute_ = DType::kF32;  // of the products' operands
   int64_t group_ = 1;            // query heads a key head
   int64_t block_queries_ = 1;
-  int64_t rows_ = 1;     // block_queries_ * group_
-  int64_t depth_ = 1;    // head_dim, padded
-  int64_t blocks_ = 1;   // of kBlock, that hold head_dim
-  int64_t granule_ = 1;  // keys
-  int64_t granules_ = 1;
-  size_t k_bytes_ = 0, v_bytes_ = 0;    // of a packed granule
-  std::vector<TileProducts> products_;  // for tiles of 1, 2, ... granules
+  int64_t rows_ = 1;                  // block_queries_ * group_
+  int64_t depth_ = 1;                 // head_dim, padded
+  int64_t blocks_ = 1;                // of kBlock, that hold head_dim
+  int64_t granule_ = 1;               // keys
+  int64_t first_granule_ = 0;         // that any query sees
+  int64_t granules_ = 1;              // from there to the last key
+  size_t k_bytes_ = 0, v_bytes_ = 0;  // of a packed granule
+  std::shared_ptr<const Products> products_;
   std::vector<Worker> workers_;
   dnnl::reorder pack_k_, pack_v_;  // of a granule
-  Buffer packed_, scratch_;
+  Buffer scratch_;  // packed keys and values, then workers' parts
 };
 
 absl::Status FlashAttention::Init(Device& device) {
-  const OneThread one_thread;
   // Without products of the dtype they are f32: exact, where bf16 products of
   // f16 inputs would not be.
   compute_ = DnnlHasMatmul(p_.dtype) ? p_.dtype : DType::kF32;
@@ -125,97 +228,22 @@ absl::Status FlashAttention::Init(Device& device) {
   rows_ = block_queries_ * group_;
   depth_ = RoundUp(p_.head_dim, 32);
   blocks_ = RoundUp(p_.head_dim, kBlock) / kBlock;
-  absl::Status status = CatchDnnl([&] {
-    MakeProducts(kGranule, kTileKeys);
-    // A layout that cannot be cut has one tile size.
-    if (!GranulesConcatenate()) MakeProducts(kTileKeys / 2, kTileKeys / 2);
-  });
+  absl::Status status =
+      CatchDnnl([&] { products_ = CachedProducts(compute_, rows_, depth_); });
   if (!status.ok()) return status;
-  granules_ = RoundUp(p_.seqlen, granule_) / granule_;
-  k_bytes_ = products_[0].k.get_size();
-  v_bytes_ = products_[0].v.get_size();
-  auto packed = device.Allocate(
-      p_.batch * p_.kv_heads * granules_ * (k_bytes_ + blocks_ * v_bytes_),
-      MemoryClass::kWorkspace);
-  if (!packed.ok()) return packed.status();
-  packed_ = *std::move(packed);
+  granule_ = products_->granule;
+  first_granule_ = p_.first_key() / granule_;
+  granules_ = RoundUp(p_.keys(), granule_) / granule_ - first_granule_;
+  k_bytes_ = products_->tiles[0].k.get_size();
+  v_bytes_ = products_->tiles[0].v.get_size();
   absl::Status made;
   status = CatchDnnl([&] { made = MakeWorkers(device); });
   return status.ok() ? made : status;
 }
 
-void FlashAttention::MakeProducts(int64_t granule, int64_t most_keys) {
-  const auto type = DnnlType(compute_), f32 = memory::data_type::f32;
-  dnnl::post_ops add;
-  add.append_sum(1.0f);
-  dnnl::primitive_attr accumulate;
-  accumulate.set_post_ops(add);
-  granule_ = granule;
-  products_.clear();
-  for (int64_t n = granule; n <= most_keys; n += granule) {
-    TileProducts& t = products_.emplace_back();
-    t.q = memory::desc({rows_, depth_}, type, Tag::ab);
-    t.s = memory::desc({rows_, n}, f32, Tag::ab);
-    t.w = memory::desc({rows_, n}, type, Tag::ab);
-    t.o = memory::desc({rows_, kBlock}, f32, Tag::ab);
-    const auto scores =
-        DescribeMatmul(t.q, memory::desc({depth_, n}, type, Tag::any), {}, t.s);
-    const auto outputs = DescribeMatmul(
-        t.w, memory::desc({n, kBlock}, type, Tag::any), {}, t.o, accumulate);
-    t.k = scores.weights_desc();
-    t.v = outputs.weights_desc();
-    t.scores_scratch = scores.scratchpad_desc();
-    t.outputs_scratch = outputs.scratchpad_desc();
-    t.scores = dnnl::matmul(scores);
-    t.outputs = dnnl::matmul(outputs);
-  }
-}
-
-// Whether a tile's packed keys and values are those of its granules one after
-// another, for each size of tile.
-bool FlashAttention::GranulesConcatenate() const {
-  dnnl::stream stream(DnnlCpu());
-  const auto pack = [&](const std::vector<uint8_t>& from, memory::dims dims,
-                        Tag tag, const memory::desc& to_desc, uint8_t* to) {
-    memory plain({dims, DnnlType(compute_), tag}, DnnlCpu(),
-                 const_cast<uint8_t*>(from.data()));
-    memory packed(to_desc, DnnlCpu(), to);
-    dnnl::reorder(plain, packed).execute(stream, plain, packed);
-    stream.wait();
-  };
-  const auto concatenates = [&](int64_t width, Tag tag,
-                                memory::desc TileProducts::*desc,
-                                size_t count) {
-    const memory::desc &whole = products_[count - 1].*desc,
-                       &part = products_[0].*desc;
-    if (whole.get_size() != count * part.get_size()) return false;
-    const int64_t keys = count * granule_;
-    // Small integers, exact in every type, that differ from key to key.
-    std::vector<uint8_t> rows(keys * width * SizeOf(compute_));
-    for (int64_t i = 0; i < keys * width; ++i)
-      StoreElement(compute_, rows.data(), i, (i / width + i % width * 7) % 251);
-    std::vector<uint8_t> tile(whole.get_size()), granules(tile.size());
-    const auto dims = [&](int64_t n) {
-      return tag == Tag::ba ? memory::dims{width, n} : memory::dims{n, width};
-    };
-    pack(rows, dims(keys), tag, whole, tile.data());
-    const size_t granule_bytes = granule_ * width * SizeOf(compute_);
-    for (size_t g = 0; g < count; ++g)
-      pack({rows.begin() + g * granule_bytes,
-            rows.begin() + (g + 1) * granule_bytes},
-           dims(granule_), tag, part, granules.data() + g * part.get_size());
-    return tile == granules;
-  };
-  for (size_t count = 2; count <= products_.size(); ++count)
-    if (!concatenates(depth_, Tag::ba, &TileProducts::k, count) ||
-        !concatenates(kBlock, Tag::ab, &TileProducts::v, count))
-      return false;
-  return true;
-}
-
 absl::Status FlashAttention::MakeWorkers(Device& device) {
   // One thread's parts, each on cache lines of its own.
-  const TileProducts& largest = products_.back();
+  const TileProducts& largest = products_->tiles.back();
   size_t bytes = 0;
   const auto part = [&](size_t size) {
     const size_t at = bytes;
@@ -230,12 +258,13 @@ absl::Status FlashAttention::MakeWorkers(Device& device) {
                rows =
                    part(granule_ * std::max(depth_, kBlock) * SizeOf(compute_));
   size_t scratch_bytes = 0;
-  for (const TileProducts& t : products_)
+  for (const TileProducts& t : products_->tiles)
     scratch_bytes = std::max({scratch_bytes, t.scores_scratch.get_size(),
                               t.outputs_scratch.get_size()});
   const size_t scratch = part(scratch_bytes);
-  auto buffer =
-      device.Allocate(bytes * device.threads(), MemoryClass::kWorkspace);
+  const size_t packed = RoundUp(packed_bytes(), 256);
+  auto buffer = device.Allocate(packed + bytes * device.threads(),
+                                MemoryClass::kWorkspace);
   if (!buffer.ok()) return buffer.status();
   scratch_ = *std::move(buffer);
 
@@ -244,26 +273,27 @@ absl::Status FlashAttention::MakeWorkers(Device& device) {
   workers_.resize(device.threads());
   for (size_t i = 0; i < workers_.size(); ++i) {
     Worker& worker = workers_[i];
-    auto* const base = static_cast<std::byte*>(scratch_.data()) + i * bytes;
+    std::byte* const base =
+        static_cast<std::byte*>(scratch_.data()) + packed + i * bytes;
     const auto at = [&](const memory::desc& desc, size_t offset) {
       return memory(desc, DnnlCpu(), base + offset);
     };
-    for (const TileProducts& t : products_) {
+    for (const TileProducts& t : products_->tiles) {
       worker.scores.push_back(
           {{DNNL_ARG_SRC, at(t.q, q)},
-           {DNNL_ARG_WEIGHTS, memory(t.k, DnnlCpu(), packed_.data())},
+           {DNNL_ARG_WEIGHTS, memory(t.k, DnnlCpu(), scratch_.data())},
            {DNNL_ARG_DST, at(t.s, s)},
            {DNNL_ARG_SCRATCHPAD, at(t.scores_scratch, scratch)}});
       worker.outputs.push_back(
           {{DNNL_ARG_SRC, at(t.w, w)},
-           {DNNL_ARG_WEIGHTS, memory(t.v, DnnlCpu(), packed_.data())},
+           {DNNL_ARG_WEIGHTS, memory(t.v, DnnlCpu(), scratch_.data())},
            {DNNL_ARG_DST, at(t.o, o)},
            {DNNL_ARG_SCRATCHPAD, at(t.outputs_scratch, scratch)}});
     }
     worker.k_plain = at(k_plain, rows);
     worker.v_plain = at(v_plain, rows);
-    worker.k_packed = memory(products_[0].k, DnnlCpu(), packed_.data());
-    worker.v_packed = memory(products_[0].v, DnnlCpu(), packed_.data());
+    worker.k_packed = memory(products_->tiles[0].k, DnnlCpu(), scratch_.data());
+    worker.v_packed = memory(products_->tiles[0].v, DnnlCpu(), scratch_.data());
     worker.q = base + q;
     worker.rows = base + rows;
     worker.tile = {
@@ -279,17 +309,19 @@ absl::Status FlashAttention::MakeWorkers(Device& device) {
         .outputs = reinterpret_cast<float*>(base + o),
         .blocks = blocks_};
   }
+  const OneThread one_thread;
   pack_k_ = dnnl::reorder(workers_[0].k_plain, workers_[0].k_packed);
   pack_v_ = dnnl::reorder(workers_[0].v_plain, workers_[0].v_packed);
   return absl::OkStatus();
 }
 
-// Keys beyond the prompt are packed as zeros: never seen, but multiplied.
+// Keys beyond the last are packed as zeros: never seen, but multiplied.
 void FlashAttention::Pack(Worker& worker, int64_t item) {
-  const int64_t index = item % granules_, kv = item / granules_;
+  const int64_t index = first_granule_ + item % granules_;
+  const int64_t kv = item / granules_;
   const int64_t b = kv / p_.kv_heads, h = kv % p_.kv_heads;
   const int64_t key = index * granule_;
-  const int64_t keys = std::min(granule_, p_.seqlen - key);
+  const int64_t keys = std::min(granule_, p_.keys() - key);
   const auto load = [&](const Tensor& t, int64_t at, int64_t width,
                         int64_t padded) {
     AttentionLoad({.data = At(t, b, key, h) + at * SizeOf(t.dtype),
@@ -332,20 +364,21 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
   };
   AttentionLoad(rows_of(a_.q), compute_, worker.q, depth_);
   SoftmaxTile& tile = worker.tile;
-  tile.query = query;
+  tile.query = p_.past + query;
   std::fill_n(tile.greatest, rows_, -HUGE_VALF);
   std::fill_n(tile.sums, rows_, 0.0f);
   std::fill_n(tile.outputs, blocks_ * rows_ * kBlock, 0.0f);
 
-  const int64_t first = std::max<int64_t>(0, query + 1 - p_.span()) / granule_;
-  const int64_t last = (query + queries - 1) / granule_;
+  const int64_t first =
+      std::max<int64_t>(0, p_.past + query + 1 - p_.span()) / granule_;
+  const int64_t last = (p_.past + query + queries - 1) / granule_;
   // The fewest tiles, of equal sizes rather than a short last one.
-  const auto most = static_cast<int64_t>(products_.size());
+  const auto most = static_cast<int64_t>(products_->tiles.size());
   const int64_t tiles = RoundUp(last + 1 - first, most) / most;
   const int64_t even = RoundUp(last + 1 - first, tiles) / tiles;
   for (int64_t index = first; index <= last; index += even) {
     const int64_t count = std::min(even, last + 1 - index);
-    const TileProducts& products = products_[count - 1];
+    const TileProducts& products = products_->tiles[count - 1];
     auto& scores = worker.scores[count - 1];
     scores.at(DNNL_ARG_WEIGHTS).set_data_handle(PackedK(kv, index));
     products.scores.execute(worker.stream, scores);

@@ -22,7 +22,7 @@ struct SoftmaxTile {
   int64_t rows = 0;
   int64_t group = 1;
   int64_t keys = 0;   // a multiple of 64
-  int64_t query = 0;  // of the first row
+  int64_t query = 0;  // position of the first row
   int64_t key = 0;    // of the first column
   int64_t span = 0;   // keys a query sees at most
   float scale = 1;    // log2(e) / sqrt(head_dim)

@@ -50,7 +50,8 @@ absl::StatusOr<Launch> PlanCudnnNorm(const CudnnNorm& norm, Device& device) {
                            .set_epsilon(epsilon))[0];
   }
   y->set_output(true).set_uid(kY).set_data_type(type);
-  return BuildCudnnGraph(std::move(graph), std::move(data), device);
+  if (absl::Status s = BuildCudnnGraph(*graph); !s.ok()) return s;
+  return BindCudnnGraph(std::move(graph), std::move(data), device);
 }
 
 }  // namespace seqmark

@@ -152,32 +152,73 @@ def gemm() -> Iterator[Case]:
 
 
 def attention() -> Iterator[Case]:
-    """F.scaled_dot_product_attention, causal; a window as a mask."""
+    """F.scaled_dot_product_attention, causal; a window or a past as a mask."""
     inputs = Inputs(4)
-    for batch, seqlen, heads, kv_heads, head_dim, window in [
-        (1, 1, 1, 1, 1, 0),
-        (2, 5, 4, 2, 3, 0),
-        (1, 9, 3, 1, 8, 0),
-        (1, 7, 6, 3, 2, 1),
-        (1, 9, 2, 2, 5, 3),
-        (1, 6, 2, 1, 4, 100),
+    for batch, seqlen, heads, kv_heads, head_dim, window, past in [
+        (1, 1, 1, 1, 1, 0, 0),
+        (2, 5, 4, 2, 3, 0, 0),
+        (1, 9, 3, 1, 8, 0, 0),
+        (1, 7, 6, 3, 2, 1, 0),
+        (1, 9, 2, 2, 5, 3, 0),
+        (1, 6, 2, 1, 4, 100, 0),
+        (2, 3, 4, 2, 3, 0, 1),
+        (1, 1, 2, 1, 4, 0, 5),
+        (1, 4, 2, 2, 3, 3, 7),
+        (1, 5, 2, 1, 4, 100, 2),
     ]:
+        keys = past + seqlen
         t = {
             "q": inputs.activation(batch, seqlen, heads, head_dim),
-            "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
-            "v": inputs.activation(batch, seqlen, kv_heads, head_dim),
+            "k": inputs.activation(batch, keys, kv_heads, head_dim),
+            "v": inputs.activation(batch, keys, kv_heads, head_dim),
         }
-        behind = torch.arange(seqlen)[:, None] - torch.arange(seqlen)
-        seen = (behind >= 0) & (behind < window)
+        behind = past + torch.arange(seqlen)[:, None] - torch.arange(keys)
+        seen = (behind >= 0) & (behind < (window or keys))
+        masked = bool(window or past)
         q, k, v = (x.transpose(1, 2) for x in t.values())
         t["o"] = F.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=seen if window else None,
-            is_causal=not window,
+            attn_mask=seen if masked else None,
+            is_causal=not masked,
             enable_gqa=True,
         ).transpose(1, 2)
+        yield (
+            problem(
+                batch,
+                seqlen,
+                heads=heads,
+                kv_heads=kv_heads,
+                head_dim=head_dim,
+                window=window,
+                past=past,
+            ),
+            t,
+        )
+
+
+def attention_decode() -> Iterator[Case]:
+    """F.scaled_dot_product_attention of one query; a window cuts the keys."""
+    inputs = Inputs(8)
+    for batch, seqlen, heads, kv_heads, head_dim, window in [
+        (1, 1, 1, 1, 1, 0),
+        (2, 5, 4, 2, 3, 0),
+        (1, 9, 7, 1, 8, 0),
+        (1, 7, 6, 3, 2, 1),
+        (1, 9, 2, 2, 5, 3),
+        (2, 6, 2, 1, 4, 100),
+    ]:
+        t = {
+            "q": inputs.activation(batch, heads, head_dim),
+            "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
+            "v": inputs.activation(batch, seqlen, kv_heads, head_dim),
+        }
+        first = max(0, seqlen - window) if window else 0
+        k, v = (t[x][:, first:].transpose(1, 2) for x in "kv")
+        t["o"] = F.scaled_dot_product_attention(
+            t["q"].unsqueeze(2), k, v, enable_gqa=True
+        ).squeeze(2)
         yield (
             problem(
                 batch, seqlen, heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=window
@@ -382,7 +423,16 @@ def agrees_with_transformers(
 CHECKED: collections.Counter[str] = collections.Counter()
 OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
     f.__name__: f
-    for f in (rmsnorm, layernorm, gemm, attention, causal_conv1d, selective_scan, ssd_scan)
+    for f in (
+        rmsnorm,
+        layernorm,
+        gemm,
+        attention,
+        attention_decode,
+        causal_conv1d,
+        selective_scan,
+        ssd_scan,
+    )
 }
 
 

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ops/attention_decode/attention_decode.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "fixtures/op_fixture.h"
+#include "ops/shapes.h"
+
+namespace seqmark {
+
+Cost AttentionDecode::GetCost(const Problem& p) {
+  const double rows = static_cast<double>(p.batch * p.heads);
+  const double pairs = rows * static_cast<double>(p.keys());
+  Cost cost;
+  cost.matrix_flops = pairs * 4 * p.head_dim;  // q . k and p v
+  // scale, less the greatest, sum; times 1/sum
+  cost.vector_flops = pairs * 3 + rows * p.head_dim;
+  cost.special_ops = pairs + rows;  // e^x; 1/sum
+  return cost;
+}
+
+Tolerance AttentionDecode::GetTolerance(const Problem& p) {
+  // A weight p_j is rounded to the dtype before the product with v (not for
+  // f32), and carries f32 errors: of the score (a sum over head_dim of terms
+  // that make it of order one), of the exponential, and of the sums over keys.
+  // An element's error is then a sum over keys of p_j v_j times errors of
+  // relative size `weight`, that of o itself a sum of p_j v_j, v normal: the
+  // error is at most about six deviations, each `weight` times the rms of o.
+  // (Of a single key it is weight * |v|, and |v| stays below 6 too.) o is
+  // rounded once more.
+  const double f32 = Epsilon(DType::kF32);
+  const double output = 0.5 * Epsilon(p.dtype);
+  const double weight = (p.dtype == DType::kF32 ? 0 : 0.5 * Epsilon(p.dtype)) +
+                        (std::sqrt(static_cast<double>(p.head_dim)) +
+                         std::sqrt(static_cast<double>(p.keys())) + 16) *
+                            f32;
+  return {.max_error = output * 1.01 + weight * 6, .l2_error = output + weight};
+}
+
+std::vector<AttentionDecode::Problem> AttentionDecode::Sweep() {
+  std::vector<Problem> problems;
+  for (const AttentionLayer& layer : kAttentionLayers)
+    for (int64_t batch : {1, 8})
+      for (const Extent& extent : kLongExtents) {
+        Problem p;
+        p.shape = std::string(layer.model);
+        p.batch = batch;
+        p.seqlen = extent.seqlen;
+        p.heads = layer.heads;
+        p.kv_heads = layer.kv_heads;
+        p.head_dim = layer.head_dim;
+        problems.push_back(p);
+      }
+  return problems;
+}
+
+std::vector<AttentionDecode::Problem> AttentionDecode::TestProblems() {
+  std::vector<Problem> problems;
+  // batch, seqlen, heads, kv_heads, head_dim, window
+  for (const auto& [batch, seqlen, heads, kv_heads, head_dim, window] :
+       {std::tuple{1, 1, 1, 1, 64, 0},
+        {2, 2, 4, 2, 16, 0},
+        {1, 3, 7, 1, 24, 0},
+        {3, 17, 6, 2, 8, 0},
+        {1, 33, 10, 5, 40, 0},
+        {2, 65, 12, 2, 80, 0},
+        {1, 127, 5, 1, 96, 0},
+        {1, 130, 3, 3, 96, 0},
+        {1, 200, 8, 8, 64, 0},
+        {1, 257, 9, 1, 128, 0},   // more heads than a tile of eight
+        {2, 70, 34, 2, 64, 0},    // than two tiles
+        {1, 300, 16, 1, 256, 0},  // two full tiles
+        {1, 513, 2, 1, 200, 0},
+        {1, 577, 4, 4, 128, 0},
+        {1, 1024, 12, 2, 128, 0},  // qwen2.5-1.5b
+        {1, 3001, 14, 2, 64, 0},   // qwen2.5-0.5b
+        {1, 2048, 32, 8, 64, 0},   // llama-3.2-1b
+        {1, 9999, 2, 2, 32, 0},    // many splits
+        {70, 19, 4, 4, 64, 0},     // many sequences
+        {1, 65, 2, 1, 64, 1},
+        {2, 100, 4, 2, 80, 7},
+        {1, 300, 5, 1, 64, 64},
+        {2, 1500, 25, 5, 64, 1024},  // hymba-1.5b
+        {1, 50, 6, 2, 96, 1000}}) {  // a window longer than the context
+    Problem p;
+    p.shape =
+        absl::StrCat("custom.heads", heads, "-kv", kv_heads, "-dim", head_dim);
+    if (window > 0) absl::StrAppend(&p.shape, "-window", window);
+    p.batch = batch;
+    p.seqlen = seqlen;
+    p.heads = heads;
+    p.kv_heads = kv_heads;
+    p.head_dim = head_dim;
+    p.window = window;
+    problems.push_back(p);
+  }
+  return problems;
+}
+
+namespace {
+const bool registered = AddOperator<AttentionDecode>();
+}  // namespace
+
+}  // namespace seqmark

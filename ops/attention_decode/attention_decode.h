@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Attention of one new token a sequence over the keys that it has so far, its
+// own among them (Vaswani et al. 2017, arXiv:1706.03762, eq. 1; grouped-query
+// heads: Ainslie et al. 2023, arXiv:2305.13245):
+//
+//   o[h] = sum_j softmax_j(q[h] . k[j, g] / sqrt(head_dim)) v[j, g]
+//
+// over the last `window` of the seqlen keys, all of them without a window. Head
+// h reads key and value head g = h / (heads / kv_heads).
+//
+// Every key and value is read once, for all the heads that share it, and takes
+// 4 flops for each of them: bound by memory while heads / kv_heads is less than
+// a hundred or so. Sweeps have no window, as a row's bytes are those of whole
+// tensors.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "fixtures/op.h"
+
+namespace seqmark {
+
+struct AttentionDecode {
+  static constexpr absl::string_view kName = "attention_decode";
+
+  struct Problem : ProblemAxes {  // seqlen: keys, the new token's included
+    int64_t heads = 0;
+    int64_t kv_heads = 0;  // divides heads
+    int64_t head_dim = 0;
+    int64_t window = 0;  // keys that count at most; 0: all
+
+    int64_t group() const { return heads / kv_heads; }
+    int64_t keys() const {
+      return window > 0 ? std::min(window, seqlen) : seqlen;
+    }
+    int64_t first_key() const { return seqlen - keys(); }
+  };
+
+  // Strides of batch and sequence may be any (views into a fused projection,
+  // and into a cache of keys with room for more); the heads of a token are
+  // contiguous.
+  struct Args {
+    Tensor q;  // (batch, heads, head_dim)
+    Tensor k;  // (batch, seqlen, kv_heads, head_dim)
+    Tensor v;  // (batch, seqlen, kv_heads, head_dim)
+    Tensor o;  // (batch, heads, head_dim)
+  };
+
+  template <class V>
+  static void Visit(const Problem& p, Args& a, V&& visit) {
+    const Dims queries = {p.batch, p.heads, p.head_dim};
+    const Dims keys = {p.batch, p.seqlen, p.kv_heads, p.head_dim};
+    using enum Role;
+    visit(TensorSpec{"q", kActivation, p.dtype, queries}, a.q);
+    visit(TensorSpec{"k", kActivation, p.dtype, keys}, a.k);
+    visit(TensorSpec{"v", kActivation, p.dtype, keys}, a.v);
+    visit(TensorSpec{"o", kOutput, p.dtype, queries}, a.o);
+  }
+
+  static Cost GetCost(const Problem& p);
+  static Tolerance GetTolerance(const Problem& p);
+  static std::vector<Problem> Sweep();
+  static std::vector<Problem> TestProblems();
+  static void Reference(const Problem& p, const Args& a);
+  static void CountedReference(const Problem& p, const Args& a);
+};
+
+}  // namespace seqmark
