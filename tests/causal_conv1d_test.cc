@@ -8,40 +8,14 @@
 
 #include <cstring>
 
-#include "fixtures/op_fixture.h"
+#include "tests/op_call.h"
 
 namespace seqmark {
 namespace {
 
 using Problem = CausalConv1d::Problem;
 
-// Contiguous tensors of a Problem on a Device.
-struct Call {
-  Call(const Problem& p, Device& device) : problem(p), device(device) {
-    CausalConv1d::Visit(p, args, [&](const TensorSpec& spec, Tensor& tensor) {
-      buffers.push_back(*device.Allocate(Bytes(spec)));
-      tensor = Tensor(buffers.back().data(), spec.dtype, spec.dims);
-      EXPECT_TRUE(Fill(spec, tensor, 1, device).ok());
-    });
-  }
-  void Run(const Provider<CausalConv1d>& provider) {
-    const auto launch = provider.plan(problem, args, device);
-    ASSERT_TRUE(launch.ok()) << launch.status();
-    ASSERT_TRUE((*launch)(device.stream()).ok());
-    ASSERT_TRUE(device.Synchronize().ok());
-  }
-  std::string Read(const Tensor& tensor) const {
-    std::string bytes(tensor.bytes(), '\0');
-    EXPECT_TRUE(
-        device.CopyToHost(bytes.data(), tensor.data, bytes.size()).ok());
-    return bytes;
-  }
-
-  Problem problem;
-  Device& device;
-  CausalConv1d::Args args;
-  std::vector<Buffer> buffers;
-};
+using Call = OpCall<CausalConv1d>;
 
 Problem MakeProblem(int64_t batch, int64_t seqlen, int64_t channels) {
   Problem p;
@@ -52,18 +26,8 @@ Problem MakeProblem(int64_t batch, int64_t seqlen, int64_t channels) {
   return p;
 }
 
-template <class Body>
-void ForEachProvider(Body&& body) {
-  auto cpu = MakeCpuDevice({}), cuda = MakeCudaDevice();
-  for (const auto& provider : ProvidersOf<CausalConv1d>()) {
-    auto& device = provider.device == DeviceKind::kCpu ? cpu : cuda;
-    SCOPED_TRACE(provider.name);
-    if (device.ok()) body(provider, **device);
-  }
-}
-
 TEST(CausalConv1d, ReadsTheStridesOfX) {
-  ForEachProvider([](const auto& provider, Device& device) {
+  ForEachProvider<CausalConv1d>([](const auto& provider, Device& device) {
     // Views whose rows keep 16-byte, 4-byte and only element alignment.
     for (const auto& [channels, row, offset] :
          {std::tuple{64, 96, 16}, {64, 98, 2}, {64, 97, 1}, {7, 20, 3}}) {
@@ -95,7 +59,7 @@ TEST(CausalConv1d, ReadsTheStridesOfX) {
 }
 
 TEST(CausalConv1d, TheStateCarriesASequenceOn) {
-  ForEachProvider([](const auto& provider, Device& device) {
+  ForEachProvider<CausalConv1d>([](const auto& provider, Device& device) {
     constexpr int64_t kLength = 101, kChannels = 40;
     const Problem p = MakeProblem(1, kLength, kChannels);
     Call whole(p, device);

@@ -15,10 +15,8 @@
 // later passes find it in the caches.
 #pragma once
 
-#include <cstring>
-#include <type_traits>
-
 #include "fixtures/cuda.h"
+#include "fixtures/pack_cuda.h"
 
 namespace seqmark {
 
@@ -46,54 +44,6 @@ struct NormTensors {
 };
 
 inline constexpr int kNormMaxThreads = 512;
-
-// 16 bytes that this call does not read again: not kept in L1, where they
-// would push out weights.
-__device__ __forceinline__ uint4 LoadOnce(const uint4* from) {
-  uint4 v;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(from));
-  return v;
-}
-
-// std::bit_cast refuses the 16-bit types of CUDA, which have constructors.
-template <class To, class From>
-__device__ __forceinline__ To Bits(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-template <class T>
-__device__ __forceinline__ void Unpack(uint4 raw, float (&v)[kPackSize<T>]) {
-  const auto pack = Bits<Pack<T, kPackSize<T>>>(raw);
-#pragma unroll
-  for (int j = 0; j < kPackSize<T>; ++j) v[j] = ToFloat(pack.v[j]);
-}
-
-// Keeps the compiler from converting `raw` once, before a loop: its f32 form
-// would take twice the registers.
-__device__ __forceinline__ void KeepPacked(uint4& raw) {
-  asm volatile("" : "+r"(raw.x), "+r"(raw.y), "+r"(raw.z), "+r"(raw.w));
-}
-
-// Two at a time, as the conversion instruction does it.
-template <class T>
-__device__ __forceinline__ uint4 RoundPack(const float (&v)[kPackSize<T>]) {
-  uint32_t words[4];
-#pragma unroll
-  for (int j = 0; j < 4; ++j) {
-    if constexpr (std::is_same_v<T, float>)
-      words[j] = __float_as_uint(v[j]);
-    else if constexpr (std::is_same_v<T, __half>)
-      words[j] = Bits<uint32_t>(__floats2half2_rn(v[2 * j], v[2 * j + 1]));
-    else
-      words[j] = Bits<uint32_t>(__floats2bfloat162_rn(v[2 * j], v[2 * j + 1]));
-  }
-  return {words[0], words[1], words[2], words[3]};
-}
 
 __device__ __forceinline__ float WarpSum(float v) {
 #pragma unroll
