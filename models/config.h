@@ -31,6 +31,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "models/rope.h"
+#include "ops/activation/activation.h"
 
 namespace seqmark {
 
@@ -39,8 +40,6 @@ enum class NormKind : uint8_t {
   kLayer,
   kLayer1p,  // LayerNorm that stores weight - 1; loading adds the 1
 };
-
-enum class Activation : uint8_t { kSilu, kGelu, kGeluTanh, kRelu2 };
 
 // How a checkpoint names its tensors (models/weight_list.h).
 enum class CheckpointFormat : uint8_t {
@@ -79,7 +78,7 @@ struct AttentionConfig {
 
 struct MlpConfig {
   int64_t intermediate = 0;  // 0: the model has no MLP
-  Activation activation = Activation::kSilu;
+  ActivationFunction activation = ActivationFunction::kSilu;
   bool gated = false;  // activation(gate(x)) * up(x), else activation(up(x))
   bool bias = false;
 };
@@ -162,7 +161,7 @@ struct ModelConfig {
   int64_t max_position = 0;        // that the model was made for; 0: no limit
   bool learned_positions = false;  // max_position rows, added to the embedding
   AttentionConfig attention;
-  Rope rope;
+  RopeConfig rope;
   MlpConfig mlp;
   SsmConfig ssm;
   Mamba1Config mamba1;

@@ -281,7 +281,7 @@ void ParseHymba(FieldReader& r, ModelConfig& c) {
   a.qkv_bias = m.proj_bias;
   if (r.String("kq_norm", "none") != "none") r.Wrong("kq_norm", "none");
   if (r.Bool("rope", true)) {
-    Rope& rope = c.rope;
+    RopeConfig& rope = c.rope;
     rope.kind = RopeKind::kDefault;
     rope.rotary_dim = a.head_dim;
     if (a.head_dim % 2 != 0 || a.head_dim < 4)
@@ -310,7 +310,7 @@ void ParseHymba(FieldReader& r, ModelConfig& c) {
   ReadKvReuse(r, c);
   c.mlp.intermediate = r.Int("intermediate_size", kWidth);
   c.mlp.activation = ReadActivation(r, "mlp_hidden_act", "silu");
-  c.mlp.gated = c.mlp.activation == Activation::kSilu;
+  c.mlp.gated = c.mlp.activation == ActivationFunction::kSilu;
   c.hymba.meta_tokens = r.Int("num_memory_tokens", {0, kWidth.max}, 0);
 }
 

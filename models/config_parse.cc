@@ -45,7 +45,7 @@ void ReadHeads(FieldReader& r, ModelConfig& c) {
 }
 
 void ReadRope(FieldReader& r, ModelConfig& c, double partial_by_default) {
-  Rope& rope = c.rope;
+  RopeConfig& rope = c.rope;
   const char* const key =
       r.Has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   FieldReader p = r.Object(key);
@@ -93,16 +93,16 @@ void ReadRope(FieldReader& r, ModelConfig& c, double partial_by_default) {
   }
 }
 
-Activation ReadActivation(FieldReader& r, absl::string_view key,
-                          absl::string_view otherwise) {
+ActivationFunction ReadActivation(FieldReader& r, absl::string_view key,
+                                  absl::string_view otherwise) {
   const std::string name = r.String(key, std::string(otherwise));
-  if (name == "silu" || name == "swish") return Activation::kSilu;
-  if (name == "gelu") return Activation::kGelu;
+  if (name == "silu" || name == "swish") return ActivationFunction::kSilu;
+  if (name == "gelu") return ActivationFunction::kGelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh")
-    return Activation::kGeluTanh;
-  if (name == "relu2") return Activation::kRelu2;
+    return ActivationFunction::kGeluTanh;
+  if (name == "relu2") return ActivationFunction::kRelu2;
   r.Wrong(key, "silu, gelu, gelu_new, gelu_pytorch_tanh or relu2");
-  return Activation::kSilu;
+  return ActivationFunction::kSilu;
 }
 
 void ReadStepLimits(FieldReader& r, absl::string_view key, Mamba2Config& m) {

@@ -38,8 +38,8 @@ void ReadHeads(FieldReader& r, ModelConfig& c);
 // rope_parameters, or rope_scaling, rope_theta and partial_rotary_factor.
 // head_dim and max_position are there.
 void ReadRope(FieldReader& r, ModelConfig& c, double partial_by_default = 1);
-Activation ReadActivation(FieldReader& r, absl::string_view key,
-                          absl::string_view otherwise);
+ActivationFunction ReadActivation(FieldReader& r, absl::string_view key,
+                                  absl::string_view otherwise);
 // The limits of a clamped step, given as [min, max] under `key`.
 void ReadStepLimits(FieldReader& r, absl::string_view key, Mamba2Config& m);
 // One window per attention sub-layer; each reads its own keys.

@@ -7,7 +7,7 @@
 namespace seqmark {
 namespace {
 
-double Llama3(const Rope& rope, double frequency) {
+double Llama3(const RopeConfig& rope, double frequency) {
   const double wavelength = 2 * std::numbers::pi / frequency;
   const double turns = rope.original_max_position / wavelength;
   if (turns < rope.low_freq_factor) return frequency / rope.factor;
@@ -19,7 +19,7 @@ double Llama3(const Rope& rope, double frequency) {
 
 }  // namespace
 
-std::vector<float> InverseFrequencies(const Rope& rope, int64_t seqlen) {
+std::vector<float> InverseFrequencies(const RopeConfig& rope, int64_t seqlen) {
   if (rope.kind == RopeKind::kNone) return {};
   const auto& divisors = seqlen > rope.original_max_position
                              ? rope.long_factor

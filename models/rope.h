@@ -12,7 +12,7 @@ namespace seqmark {
 
 enum class RopeKind : uint8_t { kNone, kDefault, kLlama3, kLongRope };
 
-struct Rope {
+struct RopeConfig {
   RopeKind kind = RopeKind::kNone;
   double theta = 10000;    // base of the geometric series of wavelengths
   int64_t rotary_dim = 0;  // even; at most head_dim
@@ -41,7 +41,7 @@ struct Rope {
 //               (1 - s) f[j] / factor + s f[j]    between,
 //             s = (original / w - low) / (high - low)
 //             (Llama 3.1, arXiv:2407.21783, as in its reference code)
-std::vector<float> InverseFrequencies(const Rope& rope, int64_t seqlen);
+std::vector<float> InverseFrequencies(const RopeConfig& rope, int64_t seqlen);
 
 // longrope's factor on cos and sin where the config gives none:
 // sqrt(1 + ln(scale) / ln(original)), scale = max_position / original.

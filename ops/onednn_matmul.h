@@ -27,6 +27,7 @@ inline dnnl::memory::data_type DnnlType(DType t) {
     case DType::kF32:
       return f32;
     case DType::kF64:
+    case DType::kI32:
       break;
   }
   return undef;

@@ -109,4 +109,7 @@ inline constexpr auto kLongExtents = std::to_array<Extent>({
     {1, 131072},
 });
 
+// One token of one sequence, and of 16 together.
+inline constexpr auto kDecodeExtents = std::to_array<Extent>({{1, 1}, {16, 1}});
+
 }  // namespace seqmark

@@ -255,7 +255,7 @@ TEST(ModelConfig, AnyPatternOfTheHybridBuilds) {
 // f = theta^(-2j/d) = 500000^(-j/32), w = 2 pi / f, and in Python:
 //   f if w < 8192/4 else f/32 if w > 8192 else
 //   (1-s)*f/32 + s*f with s = (8192/w - 1) / 3
-TEST(Rope, Llama3Frequencies) {
+TEST(RopeConfig, Llama3Frequencies) {
   const auto f = InverseFrequencies(ZooConfig("llama-3.2-1b").rope, 1);
   ASSERT_EQ(f.size(), 32u);
   EXPECT_THAT(f[0], FloatEq(1.0));
@@ -268,8 +268,8 @@ TEST(Rope, Llama3Frequencies) {
 }
 
 // 10000^(-2j/96) / factor[j]; sqrt(1 + ln(131072/4096) / ln(4096)).
-TEST(Rope, LongRopeFrequencies) {
-  const Rope rope = ZooConfig("phi-3-mini").rope;
+TEST(RopeConfig, LongRopeFrequencies) {
+  const RopeConfig rope = ZooConfig("phi-3-mini").rope;
   const auto near = InverseFrequencies(rope, 4096);
   const auto far = InverseFrequencies(rope, 4097);
   ASSERT_EQ(near.size(), 48u);
@@ -282,15 +282,15 @@ TEST(Rope, LongRopeFrequencies) {
   EXPECT_THAT(rope.attention_factor, DoubleNear(1.1902380714238083, 1e-12));
 }
 
-TEST(Rope, PartialAndStretched) {
-  const Rope half = ZooConfig("transformer-8b").rope;
+TEST(RopeConfig, PartialAndStretched) {
+  const RopeConfig half = ZooConfig("transformer-8b").rope;
   EXPECT_EQ(half.rotary_dim, 64);
   EXPECT_THAT(InverseFrequencies(half, 1)[1],
               FloatEq(std::pow(10000.0, -2.0 / 64)));
   // Hymba: theta 10000 * (2 * 8192 / 2048 - 1)^(64/62), its 31st frequency.
-  const Rope ntk = ZooConfig("hymba-1.5b").rope;
+  const RopeConfig ntk = ZooConfig("hymba-1.5b").rope;
   EXPECT_THAT(InverseFrequencies(ntk, 1)[31], FloatEq(1.905030617376177e-05));
-  EXPECT_THAT(InverseFrequencies(Rope(), 1), testing::IsEmpty());
+  EXPECT_THAT(InverseFrequencies(RopeConfig(), 1), testing::IsEmpty());
 }
 
 TEST(ModelConfig, ReadsBothFormsOfRopeAndInfinity) {

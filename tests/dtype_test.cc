@@ -144,6 +144,7 @@ TEST(DType, ConstantsOfEach) {
   EXPECT_EQ(SizeOf(DType::kF16), 2u);
   EXPECT_EQ(SizeOf(DType::kF32), 4u);
   EXPECT_EQ(SizeOf(DType::kF64), 8u);
+  EXPECT_EQ(SizeOf(DType::kI32), 4u);
   const double one_f16 = F32FromF16(F16FromF32(1.0f) + 1);
   const double one_bf16 = F32FromBF16(BF16FromF32(1.0f) + 1);
   EXPECT_EQ(Epsilon(DType::kF16), one_f16 - 1);
@@ -155,7 +156,7 @@ TEST(DType, ConstantsOfEach) {
 TEST(DType, NamesParse) {
   for (DType t : {DType::kBF16, DType::kF16, DType::kF32})
     EXPECT_EQ(ParseDType(Name(t)), t);
-  for (const char* bad : {"", "f64", "fp16", "BF16", "bf16 ", "f3"})
+  for (const char* bad : {"", "f64", "i32", "fp16", "BF16", "bf16 ", "f3"})
     EXPECT_EQ(ParseDType(bad), std::nullopt) << bad;
 }
 
@@ -170,6 +171,16 @@ TEST(DType, ElementsAreStoredAndLoaded) {
         << Name(t);
     EXPECT_EQ(LoadElement(t, data, 3), 0) << Name(t);
   }
+}
+
+TEST(DType, IndicesAreStoredAndLoaded) {
+  int32_t data[3] = {};
+  StoreElement(DType::kI32, data, 1, 255999.0);
+  StoreElement(DType::kI32, data, 2, -1.0);
+  EXPECT_EQ(LoadElement(DType::kI32, data, 0), 0);
+  EXPECT_EQ(LoadElement(DType::kI32, data, 1), 255999);
+  EXPECT_EQ(LoadElement(DType::kI32, data, 2), -1);
+  EXPECT_EQ(Name(DType::kI32), "i32");
 }
 
 }  // namespace

@@ -19,9 +19,9 @@ constexpr double kCount = kRows * kColumns;
 constexpr int64_t kBlock = 1048573;  // what large tensors repeat
 
 constexpr Role kInputRoles[] = {
-    Role::kActivation, Role::kWeight,    Role::kScale,
-    Role::kBias,       Role::kStep,      Role::kStepBias,
-    Role::kDecay,      Role::kHeadDecay, Role::kState};
+    Role::kActivation, Role::kWeight,   Role::kScale, Role::kBias,
+    Role::kStep,       Role::kStepBias, Role::kDecay, Role::kHeadDecay,
+    Role::kState,      Role::kFrequency};
 
 std::vector<double> Values(Role role, DType dtype, uint64_t seed = 1,
                            absl::string_view name = "x",
@@ -114,6 +114,37 @@ TEST(Inputs, DecaysAreTheJitteredIndexOfTheState) {
     ratios.insert(ratio);
   }
   EXPECT_GT(ratios.size(), kCount / 2) << "rows should not repeat";
+}
+
+TEST(Inputs, FrequenciesFallGeometrically) {
+  const std::vector<double> values = Values(Role::kFrequency, DType::kF32);
+  const double ratio = std::pow(5e5, -1.0 / kColumns);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double most = std::pow(ratio, i % kColumns);
+    EXPECT_LE(values[i], most * (1 + 1e-6));
+    EXPECT_GE(values[i], most * ratio * (1 - 1e-6));
+  }
+}
+
+TEST(Inputs, IndicesAreUniformBelowTheLimit) {
+  const auto device = MakeCpuDevice({});
+  constexpr int64_t kLimit = 10;
+  for (DType dtype : {DType::kI32, DType::kF64}) {
+    const TensorSpec spec{"x", Role::kIndex, dtype, {kRows, kColumns}, kLimit};
+    const Buffer buffer = *(*device)->Allocate(Bytes(spec));
+    const Tensor tensor(buffer.data(), dtype, spec.dims);
+    ASSERT_TRUE(Fill(spec, tensor, 1, **device).ok());
+    std::vector<double> counts(kLimit);
+    for (int64_t i = 0; i < tensor.size(); ++i) {
+      const double value = LoadElement(dtype, tensor.data, i);
+      ASSERT_GE(value, 0);
+      ASSERT_LT(value, kLimit);
+      ASSERT_EQ(value, std::floor(value));
+      ++counts[static_cast<size_t>(value)];
+    }
+    for (double count : counts)
+      EXPECT_NEAR(count / kCount, 1.0 / kLimit, kSlack / std::sqrt(kLimit));
+  }
 }
 
 TEST(Inputs, OutputsArePoisoned) {

@@ -208,7 +208,10 @@ TEST(Registry, CostsAndBytesAreFiniteAndPositive) {
         EXPECT_TRUE(std::isfinite(part));
         EXPECT_GE(part, 0);
       }
-      EXPECT_GT(cost.flops() + cost.special_ops, 0);
+      // A copy has no arithmetic: rope of models without positions.
+      if (row->name().shape.find("-rotary0") == std::string::npos) {
+        EXPECT_GT(cost.flops() + cost.special_ops, 0);
+      }
       for (size_t bytes : {row->bytes_read(), row->bytes_written()}) {
         EXPECT_GT(bytes, 0u);
         EXPECT_LT(bytes, size_t{1} << 46);  // a negative extent is huge

@@ -18,6 +18,7 @@
 
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
+#include "fixtures/pack_cuda.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
 
 namespace seqmark {
@@ -48,25 +49,6 @@ struct ConvArgs {
   unsigned threads;
   bool silu;
 };
-
-// kPack elements of T as memory has them. Whole words, not elements: a loop
-// that carries 16-bit elements spends a register on each.
-template <int kBytes>
-struct Word;
-template <>
-struct Word<16> {
-  using Type = uint4;
-};
-template <>
-struct Word<4> {
-  using Type = unsigned;
-};
-template <>
-struct Word<2> {
-  using Type = unsigned short;
-};
-template <class T, int kPack>
-using Words = typename Word<sizeof(T) * kPack>::Type;
 
 // Moves a pointer by one token. Opaque, or the unrolled loop keeps a register
 // pair for each of its tokens' addresses.

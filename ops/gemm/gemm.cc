@@ -59,7 +59,7 @@ std::vector<Gemm::Problem> Gemm::Sweep() {
   // A decode step, 16 decode steps together, and prefill.
   const auto add = [&](absl::string_view model, absl::string_view role,
                        int64_t in, int64_t out, bool bias = false) {
-    for (const Extent& extent : {Extent{1, 1}, Extent{16, 1}})
+    for (const Extent& extent : kDecodeExtents)
       add_at(extent, model, role, in, out, bias);
     for (const Extent& extent : kLongExtents)
       add_at(extent, model, role, in, out, bias);

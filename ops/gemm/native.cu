@@ -20,6 +20,7 @@
 
 #include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
+#include "fixtures/pack_cuda.h"
 #include "ops/gemm/gemm.h"
 #include "ops/mma.cuh"
 
@@ -34,15 +35,6 @@ struct Shape {
   int rows, in_features, out_features;
   int64_t x_stride, y_stride;  // elements from row to row
 };
-
-// 16 bytes that are read once.
-__device__ __forceinline__ uint4 LoadOnce(const void* p) {
-  uint4 v;
-  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
-  return v;
-}
 
 // kEights: rows of x, by eights. kGroups: features of a block, by eights.
 template <class T, int kEights, int kGroups, int kWarps>
@@ -66,10 +58,11 @@ __global__ void __launch_bounds__(kWarps * 32, 16 / kWarps)
 #pragma unroll
     for (int j = 0; j < kGroups; ++j) {
       const int f = tile * kFeatures + j * 8 + g;
-      to[j] = f < shape.out_features && k < shape.in_features
-                  ? LoadOnce(weight +
-                             static_cast<int64_t>(f) * shape.in_features + k)
-                  : kZero;
+      to[j] =
+          f < shape.out_features && k < shape.in_features
+              ? LoadOnce(reinterpret_cast<const uint4*>(
+                    weight + static_cast<int64_t>(f) * shape.in_features + k))
+              : kZero;
     }
   };
   int tile = static_cast<int>(blockIdx.x);

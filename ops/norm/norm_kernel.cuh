@@ -18,10 +18,8 @@
 // later passes find it in the caches.
 #pragma once
 
-#include <cstring>
-#include <type_traits>
-
 #include "fixtures/cuda.h"
+#include "fixtures/pack_cuda.h"
 
 namespace seqmark {
 
@@ -77,73 +75,6 @@ __device__ __forceinline__ int64_t RowStart(const NormTensors& t,
 
 inline constexpr int kNormMaxThreads = 512;
 
-// 8 or 16 bytes that this call does not read again: not kept in L1, where they
-// would push out weights.
-__device__ __forceinline__ uint4 LoadOnce(const uint4* from) {
-  uint4 v;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(from));
-  return v;
-}
-__device__ __forceinline__ uint2 LoadOnce(const uint2* from) {
-  uint2 v;
-  asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
-               : "=r"(v.x), "=r"(v.y)
-               : "l"(from));
-  return v;
-}
-
-// std::bit_cast refuses the 16-bit types of CUDA, which have constructors.
-template <class To, class From>
-__device__ __forceinline__ To Bits(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  memcpy(&to, &from, sizeof(to));
-  return to;
-}
-
-// kLanes elements of T as memory has them: 8 or 16 bytes.
-template <class T, int kLanes>
-using RawPack = std::conditional_t<kLanes * sizeof(T) == 16, uint4, uint2>;
-
-template <class T, int kLanes>
-__device__ __forceinline__ void Unpack(const RawPack<T, kLanes>& raw,
-                                       float (&v)[kLanes]) {
-  const auto pack = Bits<Pack<T, kLanes>>(raw);
-#pragma unroll
-  for (int j = 0; j < kLanes; ++j) v[j] = ToFloat(pack.v[j]);
-}
-
-// Keeps the compiler from converting `raw` once, before a loop: its f32 form
-// would take twice the registers.
-__device__ __forceinline__ void KeepPacked(uint4& raw) {
-  asm volatile("" : "+r"(raw.x), "+r"(raw.y), "+r"(raw.z), "+r"(raw.w));
-}
-__device__ __forceinline__ void KeepPacked(uint2& raw) {
-  asm volatile("" : "+r"(raw.x), "+r"(raw.y));
-}
-
-// Two at a time, as the conversion instruction does it.
-template <class T, int kLanes>
-__device__ __forceinline__ RawPack<T, kLanes> RoundPack(
-    const float (&v)[kLanes]) {
-  struct {
-    uint32_t v[kLanes * sizeof(T) / 4];
-  } words;
-#pragma unroll
-  for (int j = 0; j < static_cast<int>(kLanes * sizeof(T) / 4); ++j) {
-    if constexpr (std::is_same_v<T, float>)
-      words.v[j] = __float_as_uint(v[j]);
-    else if constexpr (std::is_same_v<T, __half>)
-      words.v[j] = Bits<uint32_t>(__floats2half2_rn(v[2 * j], v[2 * j + 1]));
-    else
-      words.v[j] =
-          Bits<uint32_t>(__floats2bfloat162_rn(v[2 * j], v[2 * j + 1]));
-  }
-  return Bits<RawPack<T, kLanes>>(words);
-}
-
 __device__ __forceinline__ float WarpSum(float v) {
 #pragma unroll
   for (int lane = 16; lane > 0; lane /= 2)
@@ -183,8 +114,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
     RowKernel(const NormTensors t) {
   using R = ResidualOf<T, kForm>;
   constexpr int kLanes = kRowLanes<T, kForm>;
-  using Raw = RawPack<T, kLanes>;
-  using RawResidual = RawPack<R, kLanes>;
+  using Raw = Words<T, kLanes>;
+  using RawResidual = Words<R, kLanes>;
   constexpr int kWarps = kNormMaxThreads / 32;
   constexpr bool kGate = kForm.gate_before || kForm.gate_after;
   __shared__ float4 partial[2][kWarps / 4];

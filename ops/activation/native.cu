@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Activations on a GPU, at the speed of memory: 16-byte accesses, and all that
+// a thread reads (four packs of x, or of gate and up: 64 or 128 bytes) is asked
+// for before any of it is used. A call that is too small for that gives each
+// thread one pack, in small blocks, so that one row is spread over the chip.
+// Where rows are contiguous and there is no gate, they are one long row; widths
+// and strides that are not whole packs otherwise take an element at a time.
+#include <algorithm>
+
+#include "fixtures/cuda.h"
+#include "fixtures/op_fixture.h"
+#include "fixtures/pack_cuda.h"
+#include "ops/activation/activation.h"
+
+namespace seqmark {
+namespace {
+
+constexpr int kMostThreads = 256;  // of a block
+constexpr int kMostPacks = 4;      // of a thread
+
+struct ActivationArgs {
+  const void* x;
+  void* y;               // contiguous
+  unsigned row_packs;    // of y
+  unsigned packs;        // of y in all
+  unsigned seqlen;       // rows of a sequence
+  int64_t row_stride;    // of x, in packs
+  int64_t batch_stride;  // of x, in packs, over that of its seqlen rows
+  ActivationFunction function;
+};
+
+// x Phi(x): of the normal distribution's tail Phi(-|x|), the exponential is
+// apart and a polynomial takes the rest (Abramowitz and Stegun 7.1.26, within
+// 0.75e-7; coefficients halved). A third of erff's instructions, which would
+// take longer than the memory.
+__device__ __forceinline__ float GeluFast(float x) {
+  const float a = fabsf(x);
+  const float t = __fdividef(1.0f, fmaf(a, 0.3275911f * 0.70710678f, 1.0f));
+  float p = 0.5f * 1.061405429f;
+  p = fmaf(p, t, 0.5f * -1.453152027f);
+  p = fmaf(p, t, 0.5f * 1.421413741f);
+  p = fmaf(p, t, 0.5f * -0.284496736f);
+  p = fmaf(p, t, 0.5f * 0.254829592f);
+  const float tail = p * t * Exp2Fast(a * a * (-0.5f * 1.44269504f));
+  return fmaf(-a, tail, fmaxf(x, 0.0f));
+}
+
+// (1 + tanh z) / 2 = 1 / (1 + e^-2z)
+__device__ __forceinline__ float GeluTanhFast(float x) {
+  constexpr float kScale = -2 * 0.79788456f * 1.44269504f;
+  const float slope = fmaf(x * x, 0.044715f * kScale, kScale);
+  return __fdividef(x, 1.0f + Exp2Fast(x * slope));
+}
+
+template <int kPack>
+__device__ __forceinline__ void Activate(ActivationFunction function,
+                                         float (&v)[kPack]) {
+  const auto each = [&](auto&& f) {
+#pragma unroll
+    for (int j = 0; j < kPack; ++j) v[j] = f(v[j]);
+  };
+  switch (function) {
+    case ActivationFunction::kSilu:
+      return each([](float x) { return SiluFast(x); });
+    case ActivationFunction::kGelu:
+      return each([](float x) { return GeluFast(x); });
+    case ActivationFunction::kGeluTanh:
+      return each([](float x) { return GeluTanhFast(x); });
+    case ActivationFunction::kRelu2:
+      return each([](float x) {
+        x = fmaxf(x, 0.0f);
+        return x * x;
+      });
+  }
+}
+
+// Threads take packs of y in turn, so that a warp's accesses are contiguous.
+template <class T, int kPack, int kPacks, bool kGated>
+__global__ void __launch_bounds__(kMostThreads)
+    ActivationKernel(const ActivationArgs a) {
+  using W = Words<T, kPack>;
+  const unsigned first = blockIdx.x * blockDim.x * kPacks + threadIdx.x;
+  W gate[kPacks] = {}, up[kPacks] = {};
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    const unsigned pack = first + i * blockDim.x;
+    if (pack >= a.packs) continue;
+    const unsigned row = pack / a.row_packs;
+    int64_t at = row * a.row_stride + (pack - row * a.row_packs);
+    if (a.batch_stride != 0) at += row / a.seqlen * a.batch_stride;
+    const W* const from = static_cast<const W*>(a.x) + at;
+    gate[i] = LoadOnce(from);
+    if constexpr (kGated) up[i] = LoadOnce(from + a.row_packs);
+  }
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    const unsigned pack = first + i * blockDim.x;
+    if (pack >= a.packs) continue;
+    float v[kPack];
+    Unpack<T, kPack>(gate[i], v);
+    Activate<kPack>(a.function, v);
+    if constexpr (kGated) {
+      float u[kPack];
+      Unpack<T, kPack>(up[i], u);
+#pragma unroll
+      for (int j = 0; j < kPack; ++j) v[j] *= u[j];
+    }
+    static_cast<W*>(a.y)[pack] = RoundPack<T, kPack>(v);
+  }
+}
+
+// x as rows of `width` columns of y.
+struct Rows {
+  int64_t width, row_stride, batch_stride;
+};
+
+Rows RowsOf(const Activation::Problem& p, const Activation::Args& a) {
+  // The stride of an axis of one is never followed.
+  const int64_t row = p.seqlen > 1 ? a.x.strides[1] : a.x.strides[0];
+  const int64_t batch = p.batch > 1 ? a.x.strides[0] - p.seqlen * row : 0;
+  if (!p.gated && batch == 0 && (row == p.width || p.rows() == 1))
+    return {p.rows() * p.width, 0, 0};
+  return {p.width, row, batch};
+}
+
+template <class T, int kPack, bool kGated>
+absl::StatusOr<Launch> PlanPack(const Activation::Problem& p,
+                                const Activation::Args& a, const Rows& rows) {
+  const auto divide_up = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
+  const int64_t packs = p.rows() * p.width / kPack;
+  if (packs > UINT32_MAX - kMostThreads * kMostPacks)
+    return absl::UnimplementedError(absl::StrCat(
+        "needs up to 2^32 packs of ", kPack, " elements, not ", packs));
+  int device = 0, multiprocessors = 0;
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
+      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const bool few = packs <= int64_t{multiprocessors} * 1024;
+  const int block = static_cast<int>(
+      std::clamp<int64_t>(packs / multiprocessors / 32 * 32, 32, kMostThreads));
+  const auto grid = static_cast<unsigned>(
+      divide_up(packs, int64_t{block} * (few ? 1 : kMostPacks)));
+  const ActivationArgs args = {
+      .x = a.x.data,
+      .y = a.y.data,
+      .row_packs = static_cast<unsigned>(rows.width / kPack),
+      .packs = static_cast<unsigned>(packs),
+      .seqlen = static_cast<unsigned>(p.seqlen),
+      .row_stride = rows.row_stride / kPack,
+      .batch_stride = rows.batch_stride / kPack,
+      .function = p.function};
+  auto* const kernel = few ? ActivationKernel<T, kPack, 1, kGated>
+                           : ActivationKernel<T, kPack, kMostPacks, kGated>;
+  return [args, grid, block, kernel](Stream stream) {
+    kernel<<<grid, block, 0, AsCudaStream(stream)>>>(args);
+    return LaunchStatus("ActivationKernel");
+  };
+}
+
+template <class T, bool kGated>
+absl::StatusOr<Launch> PlanOf(const Activation::Problem& p,
+                              const Activation::Args& a) {
+  const Rows rows = RowsOf(p, a);
+  bool whole = true;
+  for (int64_t extent : {rows.width, rows.row_stride, rows.batch_stride})
+    whole &= extent % kPackSize<T> == 0;
+  for (const void* data : {a.x.data, a.y.data})
+    whole &= reinterpret_cast<uintptr_t>(data) % 16 == 0;
+  return whole ? PlanPack<T, kPackSize<T>, kGated>(p, a, rows)
+               : PlanPack<T, 1, kGated>(p, a, rows);
+}
+
+absl::StatusOr<Launch> Plan(const Activation::Problem& p,
+                            const Activation::Args& a, Device&) {
+  Launch launch;
+  const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    auto planned = p.gated ? PlanOf<T, true>(p, a) : PlanOf<T, false>(p, a);
+    if (planned.ok()) launch = *std::move(planned);
+    return planned.status();
+  });
+  if (!status.ok()) return status;
+  return launch;
+}
+
+const bool registered =
+    AddProvider<Activation>({.name = "native",
+                             .device = DeviceKind::kCuda,
+                             .dtypes = {DType::kBF16, DType::kF16, DType::kF32},
+                             .plan = Plan});
+
+}  // namespace
+}  // namespace seqmark
