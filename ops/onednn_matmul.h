@@ -125,15 +125,18 @@ class DnnlLinear {
     const memory::desc plain({k, n}, type, Tag::ba);  // W^T is W, transposed
     memory weights(plain, DnnlCpu(), weight.data);
     if (matmul.weights_desc() != plain) {
-      absl::StatusOr<memory> packed =
-          Allocate(matmul.weights_desc(), device, packed_);
+      absl::StatusOr<memory> packed = Allocate(
+          matmul.weights_desc(), MemoryClass::kPacked, device, packed_);
       if (!packed.ok()) return packed.status();
-      dnnl::reorder(weights, *packed).execute(stream_, weights, *packed);
-      stream_.wait();
+      if (!device.measures_only()) {
+        dnnl::reorder(weights, *packed).execute(stream_, weights, *packed);
+        stream_.wait();
+      }
       weights = *packed;
     }
     absl::StatusOr<memory> scratch =
-        Allocate(matmul.scratchpad_desc(), device, scratch_);
+        Allocate(matmul.scratchpad_desc(), MemoryClass::kWorkspace, device,
+                 scratch_);
     if (!scratch.ok()) return scratch.status();
     matmul_ = dnnl::matmul(matmul);
     args_ = {{DNNL_ARG_SRC, memory(x_desc, DnnlCpu(), x.data)},
@@ -146,8 +149,9 @@ class DnnlLinear {
   }
 
   static absl::StatusOr<dnnl::memory> Allocate(const dnnl::memory::desc& desc,
+                                               MemoryClass memory_class,
                                                Device& device, Buffer& buffer) {
-    auto allocated = device.Allocate(desc.get_size(), MemoryClass::kWorkspace);
+    auto allocated = device.Allocate(desc.get_size(), memory_class);
     if (!allocated.ok()) return allocated.status();
     buffer = *std::move(allocated);
     return dnnl::memory(desc, DnnlCpu(), buffer.data());

@@ -165,11 +165,11 @@ absl::StatusOr<Launch> Plan(const CausalConv1d::Problem& p,
   auto buffer = device.Allocate(taps + p.channels * SizeOf(p.dtype),
                                 MemoryClass::kWorkspace);
   if (!buffer.ok()) return buffer.status();
-  std::memset(buffer->data(), 0, buffer->bytes());
-  const Scratch scratch = {static_cast<float*>(buffer->data()),
-                           static_cast<std::byte*>(buffer->data()) + taps};
-  return [p, a, scratch,
+  auto* const zeros = static_cast<std::byte*>(buffer->data()) + taps;
+  const Scratch scratch = {static_cast<float*>(buffer->data()), zeros};
+  return [p, a, scratch, zeros,
           buffer = std::make_shared<Buffer>(*std::move(buffer))](Stream) {
+    std::memset(zeros, 0, p.channels * SizeOf(p.dtype));
     HWY_DYNAMIC_DISPATCH(ConvCall)(p, a, scratch);
     return absl::OkStatus();
   };

@@ -299,6 +299,16 @@ absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
                 p.in_features, p.bias, Alignment(a.weight), Alignment(a.x),
                 Alignment(a.y), a.x.strides, a.y.strides);
   auto it = tuned->find(key);
+  if (it == tuned->end() && device.measures_only()) {
+    auto candidates = (*linear)->Candidates();
+    if (!candidates.ok()) return candidates.status();
+    size_t most = 0;
+    for (const Algorithm& candidate : *candidates)
+      most = std::max(most, candidate.workspace_bytes);
+    auto workspace = device.Allocate(most, MemoryClass::kWorkspace);
+    if (!workspace.ok()) return workspace.status();
+    return [](Stream) { return absl::InternalError("a plan that measures"); };
+  }
   if (it == tuned->end()) {
     auto fastest = Fastest(**linear, device);
     if (!fastest.ok()) return fastest.status();

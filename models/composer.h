@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Puts operators' calls together into one: a model's forward pass is a list of
+// them. The same code that lists them is run three times over: to count their
+// cost (no device), to measure the memory their plans ask for (nothing
+// allocated), and to plan them for good.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "fixtures/op_fixture.h"
+#include "fixtures/scratch_device.h"
+
+namespace seqmark {
+
+// What a call's device time is booked under: share_<name> of a model's row.
+enum class OpClass : uint8_t {
+  kGemm,
+  kAttention,
+  kSsmScan,
+  kConv,
+  kNorm,
+  kElementwise,
+  kEmbedding,
+  kLmHead,
+  kOther,
+};
+inline constexpr int kOpClasses = 9;
+absl::string_view Name(OpClass op_class);
+
+// Provider by operator's name; an operator that is not there takes the fastest.
+using ProviderChoice = std::map<std::string, std::string>;
+
+// One call of the list.
+struct ModelPart {
+  OpClass op_class;
+  std::string name;  // "<op>/<provider>"
+  Launch launch;
+  Cost cost;
+  double bytes = 0;  // each input once, each output once
+};
+
+class Composer {
+ public:
+  // Counts only: parts have costs and no launch.
+  Composer() = default;
+  // Plans on `device`, which measures or has the scratch that was measured.
+  Composer(ScratchDevice& device, const ProviderChoice& choice)
+      : device_(&device), choice_(choice) {}
+
+  bool counts_only() const { return device_ == nullptr; }
+  DeviceKind kind() const { return device_->kind(); }
+
+  template <Operator Op>
+  absl::Status Add(OpClass op_class, const typename Op::Problem& problem,
+                   typename Op::Args args);
+
+  const std::vector<ModelPart>& parts() const { return parts_; }
+  std::vector<ModelPart> TakeParts() { return std::move(parts_); }
+
+ private:
+  template <Operator Op>
+  absl::StatusOr<const Provider<Op>*> Choose(const typename Op::Problem& problem,
+                                             const typename Op::Args& args,
+                                             const std::string& key);
+  // Seconds of a call as it is found in a model: what it reads is cold.
+  absl::StatusOr<double> Time(const Launch& launch);
+
+  ScratchDevice* device_ = nullptr;
+  ProviderChoice choice_;
+  std::vector<ModelPart> parts_;
+};
+
+// The launches of parts one after the other.
+Launch InOrder(const std::vector<ModelPart>& parts);
+
+template <Operator Op>
+absl::StatusOr<const Provider<Op>*> Composer::Choose(
+    const typename Op::Problem& problem, const typename Op::Args& args,
+    const std::string& key) {
+  const auto wanted = choice_.find(std::string(Op::kName));
+  std::vector<const Provider<Op>*> candidates;
+  for (const Provider<Op>& provider : ProvidersOf<Op>())
+    if (provider.device == device_->kind() &&
+        std::count(provider.dtypes.begin(), provider.dtypes.end(),
+                   problem.dtype) > 0 &&
+        provider.supports(problem) &&
+        (wanted == choice_.end() || wanted->second == provider.name))
+      candidates.push_back(&provider);
+  if (candidates.empty())
+    return absl::UnimplementedError(absl::StrCat(
+        "no provider of ", Op::kName,
+        wanted == choice_.end() ? "" : absl::StrCat(" (", wanted->second, ")"),
+        " for ", Name(problem.dtype), " on ", Name(device_->kind())));
+  if (candidates.size() == 1) return candidates.front();
+  static auto* const chosen =
+      new std::map<std::string, const Provider<Op>*>();  // of the process
+  if (const auto it = chosen->find(key); it != chosen->end()) return it->second;
+
+  const Provider<Op>* best = nullptr;
+  double best_seconds = 0;
+  absl::Status refused;
+  for (const Provider<Op>* provider : candidates) {
+    // Measuring, the hungriest counts: any of them may be chosen.
+    device_->StartPlan();
+    auto launch = provider->plan(problem, args, *device_);
+    if (absl::IsUnimplemented(launch.status())) {
+      refused = launch.status();
+      continue;
+    }
+    if (!launch.ok()) return launch.status();
+    if (device_->measures_only()) {
+      best = provider;
+      continue;
+    }
+    const auto seconds = Time(*launch);
+    if (!seconds.ok()) return seconds.status();
+    if (best == nullptr || *seconds < best_seconds) {
+      best = provider;
+      best_seconds = *seconds;
+    }
+  }
+  if (best == nullptr) return refused;
+  if (!device_->measures_only()) chosen->emplace(key, best);
+  return best;
+}
+
+template <Operator Op>
+absl::Status Composer::Add(OpClass op_class,
+                           const typename Op::Problem& problem,
+                           typename Op::Args args) {
+  ModelPart part = {.op_class = op_class, .name = std::string(Op::kName)};
+  absl::Status status;
+  std::string key =
+      absl::StrCat(Op::kName, counts_only() ? "" : device_->fingerprint());
+  Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
+    if (!tensor || tensor.dims != spec.dims || tensor.dtype != spec.dtype)
+      status.Update(absl::InternalError(absl::StrCat(
+          Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
+          ", expected ", Name(spec.dtype), "(", absl::StrJoin(spec.dims, ", "),
+          ")")));
+    absl::StrAppend(&key, " ", tensor.DebugString(), "/",
+                    absl::StrJoin(tensor.strides, ","));
+    part.bytes += static_cast<double>(BytesTouched(spec));
+  });
+  if (!status.ok()) return status;
+  part.cost = Op::GetCost(problem);
+  if (!counts_only()) {
+    const auto provider = Choose<Op>(problem, args, key);
+    if (!provider.ok()) return provider.status();
+    device_->StartPlan();
+    auto launch = (*provider)->plan(problem, args, *device_);
+    if (!launch.ok())
+      return absl::Status(launch.status().code(),
+                          absl::StrCat(Op::kName, "/", (*provider)->name, ": ",
+                                       launch.status().message()));
+    part.launch = *std::move(launch);
+    absl::StrAppend(&part.name, "/", (*provider)->name);
+  }
+  parts_.push_back(std::move(part));
+  return absl::OkStatus();
+}
+
+}  // namespace seqmark
