@@ -22,7 +22,9 @@
 #include "ops/layernorm/layernorm.h"
 #include "ops/rmsnorm/rmsnorm.h"
 #include "ops/selective_scan/selective_scan.h"
+#include "ops/selective_scan_step/selective_scan_step.h"
 #include "ops/ssd_scan/ssd_scan.h"
+#include "ops/ssd_step/ssd_step.h"
 
 namespace seqmark {
 
@@ -115,6 +117,24 @@ void ReadAxes(Axes& axes, SsdScan::Problem& p) {
       .Read("has_initial_state", p.has_initial_state);
 }
 
+void ReadAxes(Axes& axes, SelectiveScanStep::Problem& p) {
+  axes.Read("d_inner", p.d_inner)
+      .Read("d_state", p.d_state)
+      .Read("has_z", p.has_z)
+      .Read("has_d", p.has_d)
+      .Read("has_dt_bias", p.has_dt_bias);
+}
+
+void ReadAxes(Axes& axes, SsdStep::Problem& p) {
+  axes.Read("heads", p.heads)
+      .Read("head_dim", p.head_dim)
+      .Read("groups", p.groups)
+      .Read("d_state", p.d_state)
+      .Read("has_d", p.has_d)
+      .Read("has_dt_bias", p.has_dt_bias)
+      .Read("has_z", p.has_z);
+}
+
 // |actual - expected| within 1e-9 of the element or of the tensor's rms: the
 // file has 12 digits, and sums of doubles agree to more.
 void ExpectClose(const std::vector<double>& actual,
@@ -178,9 +198,9 @@ struct OpName {
     return std::string(Op::kName);
   }
 };
-using GoldenOps =
-    testing::Types<RmsNorm, LayerNorm, Gemm, Attention, AttentionDecode,
-                   CausalConv1d, SelectiveScan, SsdScan>;
+using GoldenOps = testing::Types<RmsNorm, LayerNorm, Gemm, Attention,
+                                 AttentionDecode, CausalConv1d, SelectiveScan,
+                                 SsdScan, SelectiveScanStep, SsdStep>;
 TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
 
 TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {

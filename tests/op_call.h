@@ -152,6 +152,31 @@ class SpacedView {
   Buffer buffer_;
 };
 
+// Every output of `actual` within a rounding of `expected`'s and 1e-5: a kernel
+// for views may add up in another order.
+template <Operator Op>
+void ExpectSameOutputs(OpCall<Op>& actual, OpCall<Op>& expected) {
+  std::vector<Tensor> outputs;
+  Op::Visit(expected.problem, expected.args,
+            [&](const TensorSpec& spec, Tensor& tensor) {
+              if (IsOutput(spec.role)) outputs.push_back(tensor);
+            });
+  size_t output = 0;
+  Op::Visit(actual.problem, actual.args,
+            [&](const TensorSpec& spec, Tensor& tensor) {
+              if (!IsOutput(spec.role)) return;
+              SCOPED_TRACE(spec.name);
+              const std::string e = expected.Read(outputs[output++]);
+              const std::string a = actual.Read(tensor);
+              for (int64_t i = 0; i < tensor.size(); ++i) {
+                const double value = LoadElement(spec.dtype, e.data(), i);
+                ASSERT_NEAR(LoadElement(spec.dtype, a.data(), i), value,
+                            std::fabs(value) * Epsilon(spec.dtype) + 1e-5)
+                    << "element " << i;
+              }
+            });
+}
+
 // body(provider, device) of all that have a device here.
 template <Operator Op, class Body>
 void ForEachProvider(Body&& body) {

@@ -14,6 +14,10 @@
 // blocks are full at any number of channels. A run reads the W-1 tokens before
 // it again. Runs are as long as whole waves of threads allow, up to kLongestRun
 // tokens: 3/128 of the reads twice; where runs are short the call fits in L2.
+//
+// One token is the step of decoding, and latency is all there is: a small
+// kernel, a thread for each 4 bytes of channels, all loads before any use. A
+// thread reads its state before it writes it, so that both may be the same.
 #include <algorithm>
 
 #include "fixtures/cuda.h"
@@ -232,11 +236,51 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-// The widest of kPackSize, 4 bytes and one element that divides the channels,
-// the strides of x and every address.
+// One token: seqlen 1, no runs.
+template <class T, int kPack>
+__global__ void __launch_bounds__(kThreads) StepKernel(const ConvArgs a) {
+  const unsigned id = blockIdx.x * kThreads + threadIdx.x;
+  if (id >= a.threads) return;
+  const int channel = static_cast<int>(id % a.packs) * kPack;
+  const int64_t batch = id / a.packs;
+  const int before = a.width - 1;
+  const int64_t state = batch * before * a.channels + channel;
+  Words<T, kPack> input[kTaps] = {};
+  input[kTaps - 1] = LoadWords<T, kPack>(static_cast<const T*>(a.x) +
+                                         batch * a.x_batch_stride + channel);
+#pragma unroll
+  for (int i = 0; i < kTaps - 1; ++i)  // those before the width stay zero
+    if (const int s = i + a.width - kTaps; a.initial_state != nullptr && s >= 0)
+      input[i] = LoadWords<T, kPack>(static_cast<const T*>(a.initial_state) +
+                                     state + s * a.channels);
+  const Filter<T, kPack> filter(a, channel);
+  Floats<T, kPack> sum = filter.bias;
+#pragma unroll
+  for (int k = 0; k < kTaps; ++k) {
+    const Floats<T, kPack> value(input[k]);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i)
+      sum.v[i] = fmaf(filter.tap[i][k], value.v[i], sum.v[i]);
+  }
+  if (a.silu) {
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) sum.v[i] = SiluFast(sum.v[i]);
+  }
+  StoreWords<T, kPack>(static_cast<T*>(a.y) + batch * a.channels + channel,
+                       sum.Rounded());
+  if (a.final_state == nullptr) return;
+#pragma unroll
+  for (int i = 1; i < kTaps; ++i)
+    if (const int s = i - 1 + a.width - kTaps; s >= 0)
+      StoreWords<T, kPack>(
+          static_cast<T*>(a.final_state) + state + s * a.channels, input[i]);
+}
+
+// The widest of kPackSize (but for one token), 4 bytes and one element that
+// divides the channels, the strides of x and every address.
 template <class T, class Body>
 absl::Status DispatchPack(const CausalConv1d::Args& a, int64_t channels,
-                          Body&& body) {
+                          bool one_token, Body&& body) {
   const auto fits = [&](int pack) {
     bool aligned = channels % pack == 0 && a.x.strides[0] % pack == 0 &&
                    a.x.strides[1] % pack == 0;
@@ -246,7 +290,7 @@ absl::Status DispatchPack(const CausalConv1d::Args& a, int64_t channels,
     return aligned;
   };
   constexpr int kNarrow = 4 / sizeof(T);
-  if (fits(kPackSize<T>))
+  if (!one_token && fits(kPackSize<T>))
     return body(std::integral_constant<int, kPackSize<T>>());
   if constexpr (kNarrow > 1)
     if (fits(kNarrow)) return body(std::integral_constant<int, kNarrow>());
@@ -296,6 +340,12 @@ absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
                          .threads = static_cast<unsigned>(threads),
                          .silu = p.silu};
   const auto grid = static_cast<unsigned>(divide_up(threads, kThreads));
+  if constexpr (kPack * sizeof(T) <= 4)
+    if (p.seqlen == 1)
+      return [args, grid](Stream stream) {
+        StepKernel<T, kPack><<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
+        return LaunchStatus("StepKernel");
+      };
   return [args, grid, kernel](Stream stream) {
     kernel<<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
     return LaunchStatus("CausalConv1dKernel");
@@ -310,7 +360,7 @@ absl::StatusOr<Launch> Plan(const CausalConv1d::Problem& p,
   Launch launch;
   const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
     using T = decltype(tag);
-    return DispatchPack<T>(a, p.channels, [&](auto pack) {
+    return DispatchPack<T>(a, p.channels, p.seqlen == 1, [&](auto pack) {
       auto planned = PlanPack<T, decltype(pack)::value>(p, a);
       if (planned.ok()) launch = *std::move(planned);
       return planned.status();

@@ -13,6 +13,7 @@
 
 #include "fixtures/op_fixture.h"
 #include "ops/layernorm/layernorm.h"
+#include "ops/thread_rows.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace seqmark {

@@ -9,10 +9,6 @@
 // or f32 whatever it is (residual_f32), as models keep sums over many layers.
 #pragma once
 
-#include <memory>
-
-#include "absl/status/statusor.h"
-#include "fixtures/device.h"
 #include "fixtures/op.h"
 
 namespace seqmark {
@@ -43,27 +39,5 @@ inline bool HasAdjacentRows(const Tensor& t) {
   return (t.dims[1] == 1 || t.strides[1] == t.dims[2]) &&
          (t.dims[0] == 1 || t.strides[0] == t.dims[1] * t.dims[2]);
 }
-
-// An f32 row for each thread of a CPU, on cache lines of its own.
-class ThreadRows {
- public:
-  static absl::StatusOr<ThreadRows> Allocate(int64_t width, Device& device) {
-    ThreadRows rows;
-    rows.stride_ = (width + 31) / 16 * 16;
-    auto buffer =
-        device.Allocate(device.threads() * rows.stride_ * sizeof(float),
-                        MemoryClass::kWorkspace);
-    if (!buffer.ok()) return buffer.status();
-    rows.buffer_ = std::make_shared<Buffer>(*std::move(buffer));
-    return rows;
-  }
-  float* of(int thread) const {
-    return static_cast<float*>(buffer_->data()) + thread * stride_;
-  }
-
- private:
-  std::shared_ptr<Buffer> buffer_;
-  int64_t stride_ = 0;
-};
 
 }  // namespace seqmark

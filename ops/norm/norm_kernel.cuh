@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kNormMaxThreads)
   constexpr bool kGate = kForm.gate_before || kForm.gate_after;
   __shared__ float4 partial[2][kWarps / 4];
   const int packs = t.width / kLanes;
-  const int64_t groups = int64_t{gridDim.x} * blockDim.y;
+  const int64_t together = int64_t{gridDim.x} * blockDim.y;
   int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
   if (row >= t.rows) return;  // whole warps; whole blocks where they have one
 
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       for (int j = 0; j < kLanes; ++j)
         sum += kForm.centered ? u[i][j] : u[i][j] * u[i][j];
     }
-    const int64_t next = row + groups;
+    const int64_t next = row + together;
     if (next < t.rows) load(next);
 
     if constexpr (kForm.centered) {

@@ -14,6 +14,7 @@
 
 #include "fixtures/op_fixture.h"
 #include "ops/rmsnorm/rmsnorm.h"
+#include "ops/thread_rows.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace seqmark {

@@ -265,6 +265,28 @@ def causal_conv1d() -> Iterator[Case]:
         )
 
 
+def selective_scan_recurrence(
+    t: dict[str, Tensor], initial_state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The outputs and the last state of the tensors of a selective scan."""
+    batch, seqlen, d_inner = t["x"].shape
+    step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, d)
+    state = initial_state
+    if state is None:
+        state = torch.zeros(batch, d_inner, t["A"].shape[1], dtype=torch.float64)
+    y = torch.empty_like(t["x"])
+    for i in range(seqlen):
+        decay = torch.exp(step[:, i, :, None] * t["A"])
+        added = torch.einsum("bd,bn,bd->bdn", step[:, i], t["B"][:, i], t["x"][:, i])
+        state = decay * state + added
+        y[:, i] = torch.einsum("bdn,bn->bd", state, t["C"][:, i])
+    if "D" in t:
+        y = y + t["D"] * t["x"]
+    if "z" in t:
+        y = y * F.silu(t["z"])
+    return y, state
+
+
 def selective_scan() -> Iterator[Case]:
     """Gu and Dao 2023, algorithm 2, discretised as in their code."""
     inputs = Inputs(6)
@@ -295,18 +317,7 @@ def selective_scan() -> Iterator[Case]:
         if options["has_initial_state"]:
             t["initial_state"] = inputs.state(batch, d_inner, d_state)
 
-        step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, d)
-        state = t.get("initial_state", torch.zeros(batch, d_inner, d_state, dtype=torch.float64))
-        y = torch.empty_like(t["x"])
-        for i in range(seqlen):
-            decay = torch.exp(step[:, i, :, None] * t["A"])
-            added = torch.einsum("bd,bn,bd->bdn", step[:, i], t["B"][:, i], t["x"][:, i])
-            state = decay * state + added
-            y[:, i] = torch.einsum("bdn,bn->bd", state, t["C"][:, i])
-        if options["has_d"]:
-            y = y + t["D"] * t["x"]
-        if options["has_z"]:
-            y = y * F.silu(t["z"])
+        y, state = selective_scan_recurrence(t, t.get("initial_state"))
         t["y"], t["final_state"] = y, state
         if not options["has_initial_state"]:  # its function takes none
 
@@ -329,6 +340,28 @@ def selective_scan() -> Iterator[Case]:
                 "mamba.modeling_mamba", "mamba_selective_scan", call, (y, state)
             )
         yield problem(batch, seqlen, d_inner=d_inner, d_state=d_state, **options), t
+
+
+def ssd_recurrence(
+    t: dict[str, Tensor], initial_state: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The outputs, before the gate, and the last state of Mamba-2's scan."""
+    batch, seqlen, heads, head_dim = t["x"].shape
+    step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, h)
+    # Head h reads group h // (heads // groups).
+    B, C = (t[k].repeat_interleave(heads // t[k].shape[2], dim=2) for k in "BC")  # noqa: N806
+    state = initial_state
+    if state is None:
+        state = torch.zeros(batch, heads, head_dim, B.shape[-1], dtype=torch.float64)
+    y = torch.empty_like(t["x"])
+    for i in range(seqlen):
+        decay = torch.exp(step[:, i] * t["A"])
+        added = torch.einsum("bh,bhp,bhn->bhpn", step[:, i], t["x"][:, i], B[:, i])
+        state = decay[..., None, None] * state + added
+        y[:, i] = torch.einsum("bhpn,bhn->bhp", state, C[:, i])
+    if "D" in t:
+        y = y + t["D"][:, None] * t["x"]
+    return y, state
 
 
 def ssd_scan() -> Iterator[Case]:
@@ -361,18 +394,7 @@ def ssd_scan() -> Iterator[Case]:
         if options["has_initial_state"]:
             t["initial_state"] = inputs.state(*states)
 
-        step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, h)
-        # Head h reads group h // (heads // groups).
-        B, C = (t[k].repeat_interleave(heads // groups, dim=2) for k in "BC")  # noqa: N806
-        state = t.get("initial_state", torch.zeros(states, dtype=torch.float64))
-        y = torch.empty_like(t["x"])
-        for i in range(seqlen):
-            decay = torch.exp(step[:, i] * t["A"])
-            added = torch.einsum("bh,bhp,bhn->bhpn", step[:, i], t["x"][:, i], B[:, i])
-            state = decay[..., None, None] * state + added
-            y[:, i] = torch.einsum("bhpn,bhn->bhp", state, C[:, i])
-        if options["has_d"]:
-            y = y + t["D"][:, None] * t["x"]
+        y, state = ssd_recurrence(t, t.get("initial_state"))
 
         def call(scan: Function, t: dict[str, Tensor] = t) -> tuple[Tensor, ...]:
             return scan(
@@ -397,6 +419,79 @@ def ssd_scan() -> Iterator[Case]:
                 groups=groups,
                 d_state=d_state,
                 **options,
+            ),
+            t,
+        )
+
+
+def step_case(
+    recurrence: Callable[[dict[str, Tensor], Tensor | None], tuple[Tensor, Tensor]],
+    t: dict[str, Tensor],
+) -> None:
+    """Adds to a step's tensors what the scan of one token puts out."""
+    tokens = {k: v.unsqueeze(1) if k in ("x", "dt", "B", "C", "z") else v for k, v in t.items()}
+    y, t["state_out"] = recurrence(tokens, t["state"])
+    t["y"] = y.squeeze(1)
+
+
+def selective_scan_step() -> Iterator[Case]:
+    """The recurrence of selective_scan, once."""
+    inputs = Inputs(8)
+    for (batch, d_inner, d_state), has_z, has_d, has_dt_bias in [
+        ((1, 1, 1), True, True, True),
+        ((2, 5, 3), True, True, True),
+        ((2, 3, 4), False, False, False),
+        ((1, 4, 2), True, False, True),
+    ]:
+        t = {
+            "x": inputs.activation(batch, d_inner),
+            "dt": inputs.step(batch, d_inner),
+            "A": inputs.decay(d_inner, d_state),
+            "B": inputs.activation(batch, d_state),
+            "C": inputs.activation(batch, d_state),
+            "state": inputs.state(batch, d_inner, d_state),
+        }
+        if has_d:
+            t["D"] = inputs.scale(d_inner)
+        if has_z:
+            t["z"] = inputs.activation(batch, d_inner)
+        if has_dt_bias:
+            t["dt_bias"] = inputs.step_bias(d_inner)
+        step_case(selective_scan_recurrence, t)
+        options = {"has_z": has_z, "has_d": has_d, "has_dt_bias": has_dt_bias}
+        yield problem(batch, 7, d_inner=d_inner, d_state=d_state, **options), t
+
+
+def ssd_step() -> Iterator[Case]:
+    """The recurrence of ssd_scan, once."""
+    inputs = Inputs(9)
+    for (batch, heads, head_dim, groups, d_state), has_d, has_dt_bias, has_z in [
+        ((1, 1, 1, 1, 1), True, True, True),
+        ((2, 4, 3, 2, 5), True, True, True),
+        ((2, 3, 2, 3, 4), False, False, False),
+        ((1, 2, 3, 1, 2), True, True, False),
+    ]:
+        t = {
+            "x": inputs.activation(batch, heads, head_dim),
+            "dt": inputs.step(batch, heads),
+            "A": inputs.decay(heads),
+            "B": inputs.activation(batch, groups, d_state),
+            "C": inputs.activation(batch, groups, d_state),
+            "state": inputs.state(batch, heads, head_dim, d_state),
+        }
+        if has_d:
+            t["D"] = inputs.scale(heads)
+        if has_dt_bias:
+            t["dt_bias"] = inputs.step_bias(heads)
+        if has_z:
+            t["z"] = inputs.activation(batch, heads, head_dim)
+        step_case(ssd_recurrence, t)
+        if has_z:
+            t["y"] = t["y"] * F.silu(t["z"])
+        options = {"has_d": has_d, "has_dt_bias": has_dt_bias, "has_z": has_z}
+        yield (
+            problem(
+                batch, 7, heads=heads, head_dim=head_dim, groups=groups, d_state=d_state, **options
             ),
             t,
         )
@@ -432,6 +527,8 @@ OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
         causal_conv1d,
         selective_scan,
         ssd_scan,
+        selective_scan_step,
+        ssd_step,
     )
 }
 
