@@ -15,11 +15,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "fixtures/op.h"
+#include "ops/activation/activation.h"
 #include "ops/attention/attention.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
+#include "ops/embedding/embedding.h"
 #include "ops/gemm/gemm.h"
 #include "ops/layernorm/layernorm.h"
 #include "ops/rmsnorm/rmsnorm.h"
+#include "ops/rope/rope.h"
 #include "ops/selective_scan/selective_scan.h"
 #include "ops/ssd_scan/ssd_scan.h"
 
@@ -28,6 +31,11 @@ namespace seqmark {
 NLOHMANN_JSON_SERIALIZE_ENUM(NormGate, {{NormGate::kNone, "none"},
                                         {NormGate::kBefore, "before"},
                                         {NormGate::kAfter, "after"}})
+NLOHMANN_JSON_SERIALIZE_ENUM(ActivationFunction,
+                             {{ActivationFunction::kSilu, "silu"},
+                              {ActivationFunction::kGelu, "gelu"},
+                              {ActivationFunction::kGeluTanh, "gelu_tanh"},
+                              {ActivationFunction::kRelu2, "relu2"}})
 
 namespace {
 
@@ -103,6 +111,31 @@ void ReadAxes(Axes& axes, SsdScan::Problem& p) {
       .Read("has_initial_state", p.has_initial_state);
 }
 
+void ReadAxes(Axes& axes, Rope::Problem& p) {
+  axes.Read("heads", p.heads)
+      .Read("kv_heads", p.kv_heads)
+      .Read("head_dim", p.head_dim)
+      .Read("rotary_dim", p.rotary_dim)
+      .Read("position", p.position)
+      .Read("factor", p.factor)
+      .Read("has_v", p.has_v);
+}
+
+void ReadAxes(Axes& axes, Embedding::Problem& p) {
+  axes.Read("vocab", p.vocab)
+      .Read("width", p.width)
+      .Read("scale", p.scale)
+      .Read("learned_positions", p.learned_positions)
+      .Read("max_position", p.max_position)
+      .Read("position", p.position);
+}
+
+void ReadAxes(Axes& axes, Activation::Problem& p) {
+  axes.Read("width", p.width)
+      .Read("function", p.function)
+      .Read("gated", p.gated);
+}
+
 // |actual - expected| within 1e-9 of the element or of the tensor's rms: the
 // file has 12 digits, and sums of doubles agree to more.
 void ExpectClose(const std::vector<double>& actual,
@@ -166,8 +199,9 @@ struct OpName {
     return std::string(Op::kName);
   }
 };
-using GoldenOps = testing::Types<RmsNorm, LayerNorm, Gemm, Attention,
-                                 CausalConv1d, SelectiveScan, SsdScan>;
+using GoldenOps =
+    testing::Types<RmsNorm, LayerNorm, Gemm, Attention, CausalConv1d,
+                   SelectiveScan, SsdScan, Rope, Embedding, Activation>;
 TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
 
 TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {
