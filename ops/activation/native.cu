@@ -6,8 +6,6 @@
 // thread one pack, in small blocks, so that one row is spread over the chip.
 // Where rows are contiguous and there is no gate, they are one long row; widths
 // and strides that are not whole packs otherwise take an element at a time.
-#include <algorithm>
-
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/pack_cuda.h"
@@ -127,20 +125,9 @@ Rows RowsOf(const Activation::Problem& p, const Activation::Args& a) {
 template <class T, int kPack, bool kGated>
 absl::StatusOr<Launch> PlanPack(const Activation::Problem& p,
                                 const Activation::Args& a, const Rows& rows) {
-  const auto divide_up = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
   const int64_t packs = p.rows() * p.width / kPack;
-  if (packs > UINT32_MAX - kMostThreads * kMostPacks)
-    return absl::UnimplementedError(absl::StrCat(
-        "needs up to 2^32 packs of ", kPack, " elements, not ", packs));
-  int device = 0, multiprocessors = 0;
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
-      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  const bool few = packs <= int64_t{multiprocessors} * 1024;
-  const int block = static_cast<int>(
-      std::clamp<int64_t>(packs / multiprocessors / 32 * 32, 32, kMostThreads));
-  const auto grid = static_cast<unsigned>(
-      divide_up(packs, int64_t{block} * (few ? 1 : kMostPacks)));
+  const auto grid = ChoosePackGrid(packs, kMostThreads, kMostPacks);
+  if (!grid.ok()) return grid.status();
   const ActivationArgs args = {
       .x = a.x.data,
       .y = a.y.data,
@@ -150,10 +137,11 @@ absl::StatusOr<Launch> PlanPack(const Activation::Problem& p,
       .row_stride = rows.row_stride / kPack,
       .batch_stride = rows.batch_stride / kPack,
       .function = p.function};
-  auto* const kernel = few ? ActivationKernel<T, kPack, 1, kGated>
+  auto* const kernel = grid->few
+                           ? ActivationKernel<T, kPack, 1, kGated>
                            : ActivationKernel<T, kPack, kMostPacks, kGated>;
-  return [args, grid, block, kernel](Stream stream) {
-    kernel<<<grid, block, 0, AsCudaStream(stream)>>>(args);
+  return [args, kernel, grid = *grid](Stream stream) {
+    kernel<<<grid.blocks, grid.threads, 0, AsCudaStream(stream)>>>(args);
     return LaunchStatus("ActivationKernel");
   };
 }

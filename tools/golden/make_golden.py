@@ -83,6 +83,15 @@ class Inputs:
         """Deviation 0.5."""
         return self._normal(*dims, scale=0.5)
 
+    def frequency(self, *dims: int) -> Tensor:
+        """In 0..1."""
+        return self._uniform(*dims, low=1 / 256, high=1.0)
+
+    def index(self, *dims: int, limit: int) -> Tensor:
+        """Whole numbers below the limit."""
+        x = torch.randint(limit, dims, generator=self._generator)
+        return x.to(torch.float64)
+
 
 def rmsnorm() -> Iterator[Case]:
     """Zhang and Sennrich 2019; gates and groups as in Mamba-2's RMSNormGated."""
@@ -492,9 +501,106 @@ def ssd_step() -> Iterator[Case]:
         yield (
             problem(
                 batch, 7, heads=heads, head_dim=head_dim, groups=groups, d_state=d_state, **options
+def rope() -> Iterator[Case]:
+    """Su et al. 2021, as products of complex numbers; halves paired as in Llama's code."""
+    for (batch, seqlen, heads, kv_heads, head_dim, rotary_dim), position, factor, has_v in [
+        ((1, 1, 1, 1, 2, 2), 0, 1.0, False),
+        ((2, 3, 2, 1, 6, 6), 5, 1.0, True),
+        ((1, 4, 3, 1, 7, 4), 1000, 1.1875, True),
+        ((1, 2, 4, 2, 8, 8), 2**20 - 1, 1.0, False),
+        ((2, 3, 1, 1, 5, 0), 9, 1.0, True),
+        half = rotary_dim // 2
+            "q": inputs.activation(batch, seqlen, heads, head_dim),
+            "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
+        if has_v:
+            t["v"] = t["v_out"] = inputs.activation(batch, seqlen, kv_heads, head_dim)
+        if half:
+            t["inverse_frequency"] = inputs.frequency(half)
+        angle = torch.arange(position, position + seqlen, dtype=torch.float64)[:, None] * t.get(
+            "inverse_frequency", torch.zeros(0, dtype=torch.float64)
+        )
+        turn = torch.polar(torch.full_like(angle, factor), angle)[:, None]  # (l, 1, half)
+        for name in ("q", "k"):
+            x1, x2, rest = t[name].split([half, half, head_dim - rotary_dim], dim=-1)
+            turned = torch.complex(x1, x2) * turn
+            t[f"{name}_out"] = torch.cat([turned.real, turned.imag, rest], dim=-1)
+        if half and rotary_dim == head_dim:  # its function rotates all of a head
+            angles = torch.cat([angle, angle], dim=-1)[None]
+            def call(
+                rotate: Function, t: dict[str, Tensor] = t, angles: Tensor = angles
+            ) -> tuple[Tensor, ...]:
+                cos, sin = angles.cos(), angles.sin()
+                return rotate(t["q"], t["k"], cos, sin, unsqueeze_dim=2)
+            agrees_with_transformers(
+                "llama.modeling_llama",
+                "apply_rotary_pos_emb",
+                call,
+                (t["q_out"], t["k_out"]),
+            )
+                batch,
+                seqlen,
+                heads=heads,
+                kv_heads=kv_heads,
+                head_dim=head_dim,
+                rotary_dim=rotary_dim,
+                position=position,
+                factor=factor,
+                has_v=has_v,
             ),
             t,
         )
+
+
+def embedding() -> Iterator[Case]:
+    """F.embedding."""
+    inputs = Inputs(9)
+    for (batch, seqlen, vocab, width), scale, positions, position in [
+        ((1, 1, 1, 1), 1.0, 0, 0),
+        ((2, 5, 7, 3), 1.0, 0, 0),
+        ((2, 3, 4, 5), 2.5, 0, 0),
+        ((2, 4, 9, 3), 1.5, 6, 2),
+    ]:
+        t = {
+            "tokens": inputs.index(batch, seqlen, limit=vocab),
+            "table": inputs.activation(vocab, width),
+        }
+        t["y"] = F.embedding(t["tokens"].long(), t["table"]) * scale
+        if positions:
+            t["positions"] = inputs.activation(positions, width)
+            at = torch.arange(position, position + seqlen)
+            t["y"] = t["y"] + F.embedding(at, t["positions"])
+        yield (
+            problem(
+                batch,
+                seqlen,
+                vocab=vocab,
+                width=width,
+                scale=scale,
+                learned_positions=positions > 0,
+                max_position=positions,
+                position=position,
+            ),
+            t,
+        )
+
+
+def activation() -> Iterator[Case]:
+    """F.silu and F.gelu; squares of F.relu."""
+    inputs = Inputs(10)
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "silu": F.silu,
+        "gelu": F.gelu,
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "relu2": lambda x: F.relu(x).square(),
+    }
+    for (batch, seqlen, width), function, gated in itertools.product(
+        [(1, 1, 1), (2, 3, 5)], functions, [False, True]
+    ):
+        t = {"x": inputs.activation(batch, seqlen, width * (2 if gated else 1))}
+        t["y"] = functions[function](t["x"][..., :width])
+        if gated:
+            t["y"] = t["y"] * t["x"][..., width:]
+        yield problem(batch, seqlen, width=width, function=function, gated=gated), t
 
 
 def agrees_with_transformers(
@@ -529,6 +635,9 @@ OPERATORS: dict[str, Callable[[], Iterator[Case]]] = {
         ssd_scan,
         selective_scan_step,
         ssd_step,
+        rope,
+        embedding,
+        activation,
     )
 }
 
