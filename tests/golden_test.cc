@@ -141,109 +141,115 @@ void ReadAxes(Axes& axes, SsdStep::Problem& p) {
       .Read("has_d", p.has_d)
       .Read("has_dt_bias", p.has_dt_bias)
       .Read("has_z", p.has_z);
-  void ReadAxes(Axes & axes, Rope::Problem & p) {
-    .Read("kv_heads", p.kv_heads)
-        .Read("rotary_dim", p.rotary_dim)
-        .Read("position", p.position)
-        .Read("factor", p.factor)
-        .Read("has_v", p.has_v);
-    void ReadAxes(Axes & axes, Embedding::Problem & p) {
-      axes.Read("vocab", p.vocab)
-          .Read("width", p.width)
-          .Read("scale", p.scale)
-          .Read("learned_positions", p.learned_positions)
-          .Read("max_position", p.max_position)
-          .Read("position", p.position);
-      void ReadAxes(Axes & axes, Activation::Problem & p) {
-        axes.Read("width", p.width)
-            .Read("function", p.function)
-            .Read("gated", p.gated);
-      }
+}
 
-      // |actual - expected| within 1e-9 of the element or of the tensor's rms:
-      // the file has 12 digits, and sums of doubles agree to more.
-      void ExpectClose(const std::vector<double>& actual,
-                       const std::vector<double>& expected) {
-        double squares = 0;
-        for (double e : expected) squares += e * e;
-        const double rms = std::sqrt(squares / expected.size());
-        for (size_t i = 0; i < expected.size(); ++i)
-          ASSERT_LE(std::fabs(actual[i] - expected[i]),
-                    1e-9 * (std::fabs(expected[i]) + rms))
-              << "element " << i << " is " << actual[i] << ", PyTorch has "
-              << expected[i];
-      }
+void ReadAxes(Axes& axes, Rope::Problem& p) {
+  axes.Read("heads", p.heads)
+      .Read("kv_heads", p.kv_heads)
+      .Read("head_dim", p.head_dim)
+      .Read("rotary_dim", p.rotary_dim)
+      .Read("position", p.position)
+      .Read("factor", p.factor)
+      .Read("has_v", p.has_v);
+}
 
-      template <Operator Op>
-      void RunCase(const Json& golden) {
-        typename Op::Problem problem;
-        Axes axes(golden.at("problem"));
-        axes.Read("batch", problem.batch).Read("seqlen", problem.seqlen);
-        ReadAxes(axes, problem);
-        ASSERT_TRUE(axes.all_read()) << "an axis that Problem has no field for";
+void ReadAxes(Axes& axes, Embedding::Problem& p) {
+  axes.Read("vocab", p.vocab)
+      .Read("width", p.width)
+      .Read("scale", p.scale)
+      .Read("learned_positions", p.learned_positions)
+      .Read("max_position", p.max_position)
+      .Read("position", p.position);
+}
 
-        const Json& tensors = golden.at("tensors");
-        typename Op::Args args;
-        std::vector<std::vector<double>> storage;
-        storage.reserve(tensors.size());
-        std::vector<std::string>
-            outputs;  // by index of storage; "" for an input
-        Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
-          const std::string name(spec.name);
-          ASSERT_TRUE(tensors.contains(name))
-              << "PyTorch has no tensor " << name;
-          const auto dims = tensors[name]["dims"].get<std::vector<int64_t>>();
-          ASSERT_EQ(dims,
-                    std::vector<int64_t>(spec.dims.begin(), spec.dims.end()))
-              << name;
-          storage.push_back(tensors[name]["values"].get<std::vector<double>>());
-          ASSERT_EQ(static_cast<int64_t>(storage.back().size()),
-                    NumElements(spec.dims));
-          outputs.push_back(IsOutput(spec.role) ? name : "");
-          if (IsOutput(spec.role))
-            storage.back().assign(storage.back().size(),
-                                  std::numeric_limits<double>::quiet_NaN());
-          tensor = Tensor(storage.back().data(), DType::kF64, spec.dims);
-        });
-        if (testing::Test::HasFatalFailure()) return;
-        ASSERT_EQ(storage.size(), tensors.size()) << "a tensor that Args lacks";
+void ReadAxes(Axes& axes, Activation::Problem& p) {
+  axes.Read("width", p.width)
+      .Read("function", p.function)
+      .Read("gated", p.gated);
+}
 
-        Op::Reference(problem, args);
-        for (size_t i = 0; i < outputs.size(); ++i) {
-          if (outputs[i].empty()) continue;
-          SCOPED_TRACE(outputs[i]);
-          ExpectClose(storage[i],
-                      tensors[outputs[i]]["values"].get<std::vector<double>>());
-        }
-      }
+// |actual - expected| within 1e-9 of the element or of the tensor's rms:
+// the file has 12 digits, and sums of doubles agree to more.
+void ExpectClose(const std::vector<double>& actual,
+                 const std::vector<double>& expected) {
+  double squares = 0;
+  for (double e : expected) squares += e * e;
+  const double rms = std::sqrt(squares / expected.size());
+  for (size_t i = 0; i < expected.size(); ++i)
+    ASSERT_LE(std::fabs(actual[i] - expected[i]),
+              1e-9 * (std::fabs(expected[i]) + rms))
+        << "element " << i << " is " << actual[i] << ", PyTorch has "
+        << expected[i];
+}
 
-      template <class Op>
-      class GoldenTest : public testing::Test {};
+template <Operator Op>
+void RunCase(const Json& golden) {
+  typename Op::Problem problem;
+  Axes axes(golden.at("problem"));
+  axes.Read("batch", problem.batch).Read("seqlen", problem.seqlen);
+  ReadAxes(axes, problem);
+  ASSERT_TRUE(axes.all_read()) << "an axis that Problem has no field for";
 
-      struct OpName {
-        template <class Op>
-        static std::string GetName(int) {
-          return std::string(Op::kName);
-        }
-      };
-      testing::Types<RmsNorm, LayerNorm, Gemm, Attention, AttentionDecode,
-                     CausalConv1d, SelectiveScan, SsdScan, SelectiveScanStep,
-                     SsdStep, Rope, Embedding, Activation>;
-      TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
+  const Json& tensors = golden.at("tensors");
+  typename Op::Args args;
+  std::vector<std::vector<double>> storage;
+  storage.reserve(tensors.size());
+  std::vector<std::string> outputs;  // by index of storage; "" for an input
+  Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
+    const std::string name(spec.name);
+    ASSERT_TRUE(tensors.contains(name)) << "PyTorch has no tensor " << name;
+    const auto dims = tensors[name]["dims"].get<std::vector<int64_t>>();
+    ASSERT_EQ(dims, std::vector<int64_t>(spec.dims.begin(), spec.dims.end()))
+        << name;
+    storage.push_back(tensors[name]["values"].get<std::vector<double>>());
+    ASSERT_EQ(static_cast<int64_t>(storage.back().size()),
+              NumElements(spec.dims));
+    outputs.push_back(IsOutput(spec.role) ? name : "");
+    if (IsOutput(spec.role))
+      storage.back().assign(storage.back().size(),
+                            std::numeric_limits<double>::quiet_NaN());
+    tensor = Tensor(storage.back().data(), DType::kF64, spec.dims);
+  });
+  if (testing::Test::HasFatalFailure()) return;
+  ASSERT_EQ(storage.size(), tensors.size()) << "a tensor that Args lacks";
 
-      TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {
-        const std::string path = absl::StrCat(
-            SEQMARK_SOURCE_DIR, "/tests/golden/", TypeParam::kName, ".json");
-        std::ifstream file(path);
-        ASSERT_TRUE(file) << path << " is missing: tools/golden/make_golden.py";
-        const Json golden = Json::parse(file);
-        ASSERT_EQ(golden.at("operator"), std::string(TypeParam::kName));
-        ASSERT_FALSE(golden.at("cases").empty());
-        for (const Json& one : golden["cases"]) {
-          SCOPED_TRACE(one.at("problem").dump());
-          RunCase<TypeParam>(one);
-        }
-      }
+  Op::Reference(problem, args);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].empty()) continue;
+    SCOPED_TRACE(outputs[i]);
+    ExpectClose(storage[i],
+                tensors[outputs[i]]["values"].get<std::vector<double>>());
+  }
+}
 
-    }  // namespace
-  }    // namespace seqmark
+template <class Op>
+class GoldenTest : public testing::Test {};
+
+struct OpName {
+  template <class Op>
+  static std::string GetName(int) {
+    return std::string(Op::kName);
+  }
+};
+using GoldenOps =
+    testing::Types<RmsNorm, LayerNorm, Gemm, Attention, AttentionDecode,
+                   CausalConv1d, SelectiveScan, SsdScan, SelectiveScanStep,
+                   SsdStep, Rope, Embedding, Activation>;
+TYPED_TEST_SUITE(GoldenTest, GoldenOps, OpName);
+
+TYPED_TEST(GoldenTest, ReferenceAgreesWithPyTorch) {
+  const std::string path = absl::StrCat(SEQMARK_SOURCE_DIR, "/tests/golden/",
+                                        TypeParam::kName, ".json");
+  std::ifstream file(path);
+  ASSERT_TRUE(file) << path << " is missing: tools/golden/make_golden.py";
+  const Json golden = Json::parse(file);
+  ASSERT_EQ(golden.at("operator"), std::string(TypeParam::kName));
+  ASSERT_FALSE(golden.at("cases").empty());
+  for (const Json& one : golden["cases"]) {
+    SCOPED_TRACE(one.at("problem").dump());
+    RunCase<TypeParam>(one);
+  }
+}
+
+}  // namespace
+}  // namespace seqmark
