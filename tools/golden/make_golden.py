@@ -501,17 +501,26 @@ def ssd_step() -> Iterator[Case]:
         yield (
             problem(
                 batch, 7, heads=heads, head_dim=head_dim, groups=groups, d_state=d_state, **options
+            ),
+            t,
+        )
+
+
 def rope() -> Iterator[Case]:
     """Su et al. 2021, as products of complex numbers; halves paired as in Llama's code."""
+    inputs = Inputs(8)
     for (batch, seqlen, heads, kv_heads, head_dim, rotary_dim), position, factor, has_v in [
         ((1, 1, 1, 1, 2, 2), 0, 1.0, False),
         ((2, 3, 2, 1, 6, 6), 5, 1.0, True),
         ((1, 4, 3, 1, 7, 4), 1000, 1.1875, True),
         ((1, 2, 4, 2, 8, 8), 2**20 - 1, 1.0, False),
         ((2, 3, 1, 1, 5, 0), 9, 1.0, True),
+    ]:
         half = rotary_dim // 2
+        t = {
             "q": inputs.activation(batch, seqlen, heads, head_dim),
             "k": inputs.activation(batch, seqlen, kv_heads, head_dim),
+        }
         if has_v:
             t["v"] = t["v_out"] = inputs.activation(batch, seqlen, kv_heads, head_dim)
         if half:
@@ -526,17 +535,21 @@ def rope() -> Iterator[Case]:
             t[f"{name}_out"] = torch.cat([turned.real, turned.imag, rest], dim=-1)
         if half and rotary_dim == head_dim:  # its function rotates all of a head
             angles = torch.cat([angle, angle], dim=-1)[None]
+
             def call(
                 rotate: Function, t: dict[str, Tensor] = t, angles: Tensor = angles
             ) -> tuple[Tensor, ...]:
                 cos, sin = angles.cos(), angles.sin()
                 return rotate(t["q"], t["k"], cos, sin, unsqueeze_dim=2)
+
             agrees_with_transformers(
                 "llama.modeling_llama",
                 "apply_rotary_pos_emb",
                 call,
                 (t["q_out"], t["k_out"]),
             )
+        yield (
+            problem(
                 batch,
                 seqlen,
                 heads=heads,
