@@ -2,6 +2,7 @@
 //
 // Configs of models of Mamba layers: Transformers' mamba and mamba2, and
 // mamba_ssm's own form, with their defaults.
+#include <algorithm>
 #include <cmath>
 
 #include "models/config_parse.h"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/config_parse.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/field_reader.h"
 
-#include <cmath>
-
 #include "absl/strings/match.h"
 
 namespace seqmark {

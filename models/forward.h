@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The forward pass of any ModelConfig as a list of operators' calls: a chunk of
+// a prompt, or one token a sequence. Each sub-layer is
+//
+//   u, residual = norm(delta + residual);  delta = mixer(u)
+//
+// so that the addition to the residual stream is the next norm's, and the last
+// is the final norm's. A layer kind is one file (models/layer_<kind>.cc), with
+// one entry in the table of forward.cc.
+#pragma once
+
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "models/composer.h"
+#include "models/config.h"
+#include "models/layout.h"
+#include "models/state.h"
+#include "models/weights.h"
+#include "ops/gemm/gemm.h"
+#include "ops/rmsnorm/rmsnorm.h"
+
+namespace seqmark {
+
+// What tensors live in while a pass is listed.
+struct ForwardMemory {
+  const Weights& weights;
+  ModelState& state;
+  Layout& activations;
+  Tensor zeros;  // (1, 1, hidden), of the residual's dtype: zeros
+  Tensor inverse_frequency;  // (rotary_dim / 2) f32, none without rotation
+};
+
+// One pass: `length` tokens of each sequence after `past` ones.
+struct PassShape {
+  DType dtype = DType::kBF16;
+  int64_t batch = 1;
+  int64_t length = 1;
+  int64_t past = 0;
+  bool step = false;  // one token: the operators of a decode step
+};
+
+class ForwardPass {
+ public:
+  ForwardPass(const ModelConfig& config, const PassShape& shape,
+              ForwardMemory memory, Composer& composer)
+      : config_(config), shape_(shape), memory_(memory), composer_(composer) {}
+
+  // tokens (batch, length) i32. Logits (batch, n, vocab) are of the last n
+  // tokens; none at all are made if it has no data.
+  absl::Status List(const Tensor& tokens, const Tensor& logits);
+
+  // For the layers' files.
+  const ModelConfig& config() const { return config_; }
+  const PassShape& shape() const { return shape_; }
+  ForwardMemory& memory() { return memory_; }
+  Composer& composer() { return composer_; }
+
+  // A temporary (batch, length, width); it lasts until the sub-layer's end.
+  Tensor Temporary(int64_t width) {
+    return memory_.activations.Place(shape_.dtype,
+                                     {shape_.batch, shape_.length, width});
+  }
+  // Axes that every Problem has.
+  template <class Problem>
+  Problem Make() const {
+    Problem problem;
+    problem.shape = config_.name;
+    problem.dtype = shape_.dtype;
+    problem.batch = shape_.batch;
+    problem.seqlen = shape_.length;
+    return problem;
+  }
+  // y = x W^T with the weight of that name (".weight" and, if there is one,
+  // ".bias" are appended), + addend if it has data.
+  absl::Status Linear(const std::string& name, const Tensor& x, const Tensor& y,
+                      const Tensor& addend = {},
+                      OpClass op_class = OpClass::kGemm);
+  // y = norm(delta + residual) with the norm of that name; residual_out takes
+  // the sum.
+  absl::Status Norm(const std::string& name, const Tensor& delta,
+                    const Tensor& residual, const Tensor& residual_out,
+                    const Tensor& y);
+  // "layers.<index>."
+  static std::string Prefix(const SubLayer& layer) {
+    return absl::StrCat("layers.", layer.index, ".");
+  }
+
+ private:
+  absl::Status Embed(const Tensor& tokens, const Tensor& y);
+
+  const ModelConfig& config_;
+  const PassShape shape_;
+  ForwardMemory memory_;
+  Composer& composer_;
+};
+
+// The layers: from u (batch, length, hidden) to delta, the same shape, which is
+// what is added to the residual stream; + addend if it has data.
+absl::Status AttentionLayer(ForwardPass& pass, const SubLayer& layer,
+                            const Tensor& u, const Tensor& delta,
+                            const Tensor& addend = {});
+absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
+                      const Tensor& delta);
+absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
+                        const Tensor& u, const Tensor& delta);
+// Attention proper: rotation, the cache, and softmax(q k^T) v, from a fused
+// projection qkv (batch, length, q + k + v) to o (batch, length, q).
+absl::Status Attend(ForwardPass& pass, const SubLayer& layer,
+                    const Tensor& qkv, const Tensor& o);
+// y = act(x), x a fused gate and up if the model's MLP is gated.
+absl::Status Activate(ForwardPass& pass, const Tensor& x, const Tensor& y);
+// Zamba2's shared block, from the residual stream and the embedding to what is
+// added to the Mamba layer's input.
+absl::Status SharedBlock(ForwardPass& pass, const SubLayer& layer,
+                         const Tensor& residual, const Tensor& embedding,
+                         const Tensor& y);
+
+}  // namespace seqmark

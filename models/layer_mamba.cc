@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mamba-1 (Gu and Dao 2023, arXiv:2312.00752, figure 3) and Mamba-2 (Dao and
+// Gu 2024, arXiv:2405.21060, section 7): projection, short convolution, scan,
+// gate, projection. Slices of the fused projections are read where they lie.
+#include <cmath>
+
+#include "models/forward.h"
+#include "ops/causal_conv1d/causal_conv1d.h"
+#include "ops/selective_scan/selective_scan.h"
+#include "ops/selective_scan_step/selective_scan_step.h"
+#include "ops/ssd_scan/ssd_scan.h"
+#include "ops/ssd_step/ssd_step.h"
+
+namespace seqmark {
+namespace {
+
+absl::Status Convolve(ForwardPass& pass, const SubLayer& layer,
+                      const std::string& name, const Tensor& x,
+                      const Tensor& y) {
+  const PassShape& shape = pass.shape();
+  RotatingStates& states = pass.memory().state.conv;
+  auto problem = pass.Make<CausalConv1d::Problem>();
+  CausalConv1d::Args args = {
+      .x = x,
+      .weight = pass.memory().weights.Find(name + "conv.weight"),
+      .bias = pass.memory().weights.Find(name + "conv.bias"),
+      .initial_state = states.now(layer.ssm),
+      .y = y};
+  args.final_state =
+      shape.past == 0 || shape.step ? args.initial_state : states.Next(layer.ssm);
+  problem.channels = x.dims[2];
+  problem.width = args.weight.dims[1];
+  problem.bias = static_cast<bool>(args.bias);
+  problem.initial_state = shape.past > 0;
+  return pass.composer().Add<CausalConv1d>(OpClass::kConv, problem, args);
+}
+
+// Where the scan reads the state and where it writes it.
+std::pair<Tensor, Tensor> ScanStates(ForwardPass& pass, const SubLayer& layer) {
+  RotatingStates& states = pass.memory().state.ssm;
+  const Tensor before = states.now(layer.ssm);
+  const bool in_place = pass.shape().past == 0 || pass.shape().step;
+  return {before, in_place ? before : states.Next(layer.ssm)};
+}
+
+absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
+                    const Tensor& delta) {
+  const Mamba1Config& m = pass.config().mamba1;
+  const PassShape& shape = pass.shape();
+  const Weights& weights = pass.memory().weights;
+  const std::string name = ForwardPass::Prefix(layer) + "mamba.";
+  const Tensor xz = pass.Temporary(2 * m.d_inner);
+  const Tensor x = pass.Temporary(m.d_inner);
+  const Tensor dbc = pass.Temporary(m.dt_rank + 2 * m.d_state);
+  const Tensor dt = pass.Temporary(m.d_inner);
+  const Tensor y = pass.Temporary(m.d_inner);
+  absl::Status status = pass.Linear(name + "in_proj", u, xz);
+  if (status.ok())
+    status.Update(Convolve(pass, layer, name, Slice(xz, 0, m.d_inner), x));
+  if (status.ok()) status.Update(pass.Linear(name + "x_proj", x, dbc));
+  if (status.ok())
+    status.Update(
+        pass.Linear(name + "dt_proj", Slice(dbc, 0, m.dt_rank), dt));
+  if (!status.ok()) return status;
+
+  const auto [before, after] = ScanStates(pass, layer);
+  const auto fill = [&](auto& args, const auto& shaped) {
+    args.x = shaped(x);
+    args.dt = shaped(dt);
+    args.A = weights.Find(name + "A");
+    args.B = shaped(Slice(dbc, m.dt_rank, m.d_state));
+    args.C = shaped(Slice(dbc, m.dt_rank + m.d_state, m.d_state));
+    args.D = weights.Find(name + "D");
+    args.z = shaped(Slice(xz, m.d_inner, m.d_inner));
+    args.dt_bias = weights.Find(name + "dt_bias");
+    args.y = shaped(y);
+  };
+  if (shape.step) {
+    auto problem = pass.Make<SelectiveScanStep::Problem>();
+    problem.seqlen = shape.past + 1;
+    problem.d_inner = m.d_inner;
+    problem.d_state = m.d_state;
+    SelectiveScanStep::Args args;
+    fill(args, WithoutTokens);
+    args.state = before;
+    args.state_out = after;
+    status.Update(pass.composer().Add<SelectiveScanStep>(OpClass::kSsmScan,
+                                                         problem, args));
+  } else {
+    auto problem = pass.Make<SelectiveScan::Problem>();
+    problem.d_inner = m.d_inner;
+    problem.d_state = m.d_state;
+    problem.has_initial_state = shape.past > 0;
+    SelectiveScan::Args args;
+    fill(args, [](const Tensor& t) { return t; });
+    args.initial_state = before;
+    args.final_state = after;
+    status.Update(
+        pass.composer().Add<SelectiveScan>(OpClass::kSsmScan, problem, args));
+  }
+  if (status.ok()) status.Update(pass.Linear(name + "out_proj", y, delta));
+  return status;
+}
+
+absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
+                    const Tensor& delta) {
+  const Mamba2Config& m = pass.config().mamba2;
+  const PassShape& shape = pass.shape();
+  const Weights& weights = pass.memory().weights;
+  const std::string name = ForwardPass::Prefix(layer) + "mamba.";
+  const int64_t inner = m.d_inner(), channels = m.conv_channels();
+  const int64_t bc = m.groups * m.d_state;
+  const Tensor projected = pass.Temporary(inner + channels + m.heads);
+  const Tensor xbc = pass.Temporary(channels);
+  const Tensor y = pass.Temporary(inner);
+  const Tensor z = Slice(projected, 0, inner);
+  absl::Status status = pass.Linear(name + "in_proj", u, projected);
+  if (status.ok())
+    status.Update(
+        Convolve(pass, layer, name, Slice(projected, inner, channels), xbc));
+  if (!status.ok()) return status;
+
+  const auto [before, after] = ScanStates(pass, layer);
+  const auto fill = [&](auto& problem, auto& args, const auto& shaped) {
+    problem.heads = m.heads;
+    problem.head_dim = m.head_dim;
+    problem.groups = m.groups;
+    problem.d_state = m.d_state;
+    problem.has_z = !m.gated_norm;
+    problem.dt_min = static_cast<float>(m.dt_min);
+    problem.dt_max = static_cast<float>(m.dt_max);
+    args.x = shaped(Heads(Slice(xbc, 0, inner), m.heads, m.head_dim));
+    args.dt = shaped(Slice(projected, inner + channels, m.heads));
+    args.A = weights.Find(name + "A");
+    args.B = shaped(Heads(Slice(xbc, inner, bc), m.groups, m.d_state));
+    args.C = shaped(Heads(Slice(xbc, inner + bc, bc), m.groups, m.d_state));
+    args.D = weights.Find(name + "D");
+    args.dt_bias = weights.Find(name + "dt_bias");
+    if (!m.gated_norm) args.z = shaped(Heads(z, m.heads, m.head_dim));
+    args.y = shaped(Heads(y, m.heads, m.head_dim));
+  };
+  if (shape.step) {
+    auto problem = pass.Make<SsdStep::Problem>();
+    SsdStep::Args args;
+    fill(problem, args, WithoutTokens);
+    problem.seqlen = shape.past + 1;
+    args.state = before;
+    args.state_out = after;
+    status.Update(
+        pass.composer().Add<SsdStep>(OpClass::kSsmScan, problem, args));
+  } else {
+    auto problem = pass.Make<SsdScan::Problem>();
+    SsdScan::Args args;
+    fill(problem, args, [](const Tensor& t) { return t; });
+    problem.has_initial_state = shape.past > 0;
+    args.initial_state = before;
+    args.final_state = after;
+    status.Update(
+        pass.composer().Add<SsdScan>(OpClass::kSsmScan, problem, args));
+  }
+  if (m.gated_norm && status.ok()) {
+    auto problem = pass.Make<RmsNorm::Problem>();
+    problem.width = inner;
+    problem.groups = m.norm_groups;
+    problem.gate = m.norm_before_gate ? NormGate::kAfter : NormGate::kBefore;
+    problem.epsilon = static_cast<float>(m.norm_epsilon);
+    status.Update(pass.composer().Add<RmsNorm>(
+        OpClass::kNorm, problem,
+        {.x = y,
+         .gate = z,
+         .weight = weights.Find(name + "norm.weight"),
+         .y = y}));
+  }
+  if (status.ok()) status.Update(pass.Linear(name + "out_proj", y, delta));
+  return status;
+}
+
+}  // namespace
+
+absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
+                        const Tensor& u, const Tensor& delta) {
+  return pass.config().ssm.version == 1 ? Mamba1(pass, layer, u, delta)
+                                        : Mamba2(pass, layer, u, delta);
+}
+
+}  // namespace seqmark
