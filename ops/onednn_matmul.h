@@ -83,16 +83,20 @@ inline bool DnnlHasMatmul(DType dtype) {
 // into the layout that the kernel reads fastest.
 class DnnlLinear {
  public:
-  // x (m, in), weight (out, in), bias (out) or none, y (m, out); x's and y's
-  // rows are the elements given apart.
+  // Rows of a matrix, `stride` elements apart.
+  struct Rows {
+    Tensor tensor;
+    int64_t stride = 0;
+  };
+  // x (m, in), weight (out, in), bias (out) or none, addend (m, out) or none,
+  // y (m, out).
   static absl::StatusOr<std::shared_ptr<DnnlLinear>> Make(
-      int64_t m, const Tensor& x, int64_t x_stride, const Tensor& weight,
-      const Tensor& bias, const Tensor& y, int64_t y_stride, Device& device) {
+      int64_t m, const Rows& x, const Tensor& weight, const Tensor& bias,
+      const Rows& addend, const Rows& y, Device& device) {
     auto linear = std::shared_ptr<DnnlLinear>(new DnnlLinear());
     absl::Status allocated;
     absl::Status status = CatchDnnl([&] {
-      allocated =
-          linear->Init(m, x, x_stride, weight, bias, y, y_stride, device);
+      allocated = linear->Init(m, x, weight, bias, addend, y, device);
     });
     if (!status.ok()) return status;
     if (!allocated.ok()) return allocated;
@@ -109,19 +113,29 @@ class DnnlLinear {
  private:
   DnnlLinear() = default;
 
-  absl::Status Init(int64_t m, const Tensor& x, int64_t x_stride,
-                    const Tensor& weight, const Tensor& bias, const Tensor& y,
-                    int64_t y_stride, Device& device) {
+  absl::Status Init(int64_t m, const Rows& x, const Tensor& weight,
+                    const Tensor& bias, const Rows& addend, const Rows& y,
+                    Device& device) {
     using dnnl::memory;
     using Tag = memory::format_tag;
     const int64_t n = weight.dims[0], k = weight.dims[1];
     const auto type = DnnlType(weight.dtype);
-    const memory::desc x_desc({m, k}, type, memory::dims{x_stride, 1}),
-        y_desc({m, n}, type, memory::dims{y_stride, 1});
+    const memory::desc x_desc({m, k}, type, memory::dims{x.stride, 1}),
+        y_desc({m, n}, type, memory::dims{y.stride, 1}),
+        addend_desc({m, n}, type, memory::dims{addend.stride, 1});
     const memory::desc bias_desc =
         bias ? memory::desc({1, n}, type, Tag::ab) : memory::desc();
-    const auto matmul = DescribeMatmul(
-        x_desc, memory::desc({k, n}, type, Tag::any), bias_desc, y_desc);
+    const bool in_place = addend.tensor && addend.tensor.data == y.tensor.data;
+    dnnl::post_ops after;
+    if (in_place)
+      after.append_sum();
+    else if (addend.tensor)
+      after.append_binary(dnnl::algorithm::binary_add, addend_desc);
+    dnnl::primitive_attr attributes;
+    attributes.set_post_ops(after);
+    const auto matmul =
+        DescribeMatmul(x_desc, memory::desc({k, n}, type, Tag::any), bias_desc,
+                       y_desc, attributes);
     const memory::desc plain({k, n}, type, Tag::ba);  // W^T is W, transposed
     memory weights(plain, DnnlCpu(), weight.data);
     if (matmul.weights_desc() != plain) {
@@ -139,12 +153,15 @@ class DnnlLinear {
                  scratch_);
     if (!scratch.ok()) return scratch.status();
     matmul_ = dnnl::matmul(matmul);
-    args_ = {{DNNL_ARG_SRC, memory(x_desc, DnnlCpu(), x.data)},
+    args_ = {{DNNL_ARG_SRC, memory(x_desc, DnnlCpu(), x.tensor.data)},
              {DNNL_ARG_WEIGHTS, weights},
-             {DNNL_ARG_DST, memory(y_desc, DnnlCpu(), y.data)},
+             {DNNL_ARG_DST, memory(y_desc, DnnlCpu(), y.tensor.data)},
              {DNNL_ARG_SCRATCHPAD, *scratch}};
     if (bias)
       args_.insert({DNNL_ARG_BIAS, memory(bias_desc, DnnlCpu(), bias.data)});
+    if (addend.tensor && !in_place)
+      args_.insert({DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1,
+                    memory(addend_desc, DnnlCpu(), addend.tensor.data)});
     return absl::OkStatus();
   }
 

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
       for (int half = 0; half < 2; ++half) {
         const int column = step * 16 + half * 8 + pair;
         const bool there = head < piece.heads && column < c.head_dim;
-        q[n][step][half] = there ? ssd::PackPair<T>(ToFloat(from[column]),
+        q[n][step][half] = there ? PackPair<T>(ToFloat(from[column]),
                                                     ToFloat(from[column + 1]))
                                  : 0;
       }
@@ -72,10 +72,10 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       uint32_t k[4];
-      ssd::LoadMatrices(k, tile + k_at + step * 32);
+      LoadMatrices(k, tile + k_at + step * 32);
 #pragma unroll
       for (int n = 0; n < kEights; ++n)
-        ssd::Mma<T>(s[n], k, q[n][step][0], q[n][step][1]);
+        Mma<T>(s[n], k, q[n][step][0], q[n][step][1]);
     }
     const int left = c.keys - t * kTileKeys;
     if (left < kTileKeys) {
@@ -125,16 +125,16 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
         sum[n][i % 2] += s[n][i];
       }
       // From keys down, heads across to the reverse.
-      p[n][0] = ssd::TransposeMatrix(ssd::PackPair<T>(s[n][0], s[n][1]));
-      p[n][1] = ssd::TransposeMatrix(ssd::PackPair<T>(s[n][2], s[n][3]));
+      p[n][0] = TransposeMatrix(PackPair<T>(s[n][0], s[n][1]));
+      p[n][1] = TransposeMatrix(PackPair<T>(s[n][2], s[n][3]));
     }
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
       uint32_t v[4];
-      ssd::LoadMatricesTransposed(v, tile + v_at + step * 32);
+      LoadMatricesTransposed(v, tile + v_at + step * 32);
 #pragma unroll
       for (int n = 0; n < kEights; ++n)
-        ssd::Mma<T>(o[n][step], v, p[n][0], p[n][1]);
+        Mma<T>(o[n][step], v, p[n][0], p[n][1]);
     }
   }
 

@@ -11,14 +11,10 @@
 #include <cstdint>
 
 #include "fixtures/cuda.h"
-#include "ops/ssd_scan/mma.cuh"
+#include "ops/mma.cuh"
 
 namespace seqmark::decode {
 
-using ssd::CommitCopies;
-using ssd::CopyAsync16;
-using ssd::SharedAddress;
-using ssd::WaitCopies;
 
 inline constexpr int kTileKeys = 16;
 inline constexpr int kMaxWarps = 4;

@@ -127,7 +127,8 @@ class LtLinear {
     status.Update(
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, Alignment(a_.x)));
     status.Update(
-        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, Alignment(a_.y)));
+        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+            Alignment(a_.addend ? a_.addend : a_.y)));
     status.Update(
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, Alignment(a_.y)));
     if (!status.ok()) return status;
@@ -135,7 +136,7 @@ class LtLinear {
     cublasLtMatmulHeuristicResult_t results[kAsked];
     int count = 0;
     SEQMARK_LT_RETURN_IF_ERROR(
-        cublasLtMatmulAlgoGetHeuristic(handle_, desc_, weight_, x_, y_, y_,
+        cublasLtMatmulAlgoGetHeuristic(handle_, desc_, weight_, x_, addend_, y_,
                                        preference, kAsked, results, &count));
     std::vector<Algorithm> candidates;
     for (int i = 0; i < count; ++i)
@@ -148,11 +149,12 @@ class LtLinear {
 
   absl::Status Run(const Algorithm& algorithm, void* workspace,
                    cudaStream_t stream) const {
-    const float one = 1, zero = 0;
-    SEQMARK_LT_RETURN_IF_ERROR(
-        cublasLtMatmul(handle_, desc_, &one, a_.weight.data, weight_, a_.x.data,
-                       x_, &zero, a_.y.data, y_, a_.y.data, y_, &algorithm.algo,
-                       workspace, algorithm.workspace_bytes, stream));
+    const float one = 1, beta = a_.addend ? 1 : 0;
+    const void* const c = a_.addend ? a_.addend.data : a_.y.data;
+    SEQMARK_LT_RETURN_IF_ERROR(cublasLtMatmul(
+        handle_, desc_, &one, a_.weight.data, weight_, a_.x.data, x_, &beta, c,
+        addend_, a_.y.data, y_, &algorithm.algo, workspace,
+        algorithm.workspace_bytes, stream));
     return absl::OkStatus();
   }
 
@@ -183,18 +185,22 @@ class LtLinear {
     const auto x_stride = Gemm::RowStride(a.x), y_stride = Gemm::RowStride(a.y);
     if (!x_stride.ok()) return x_stride.status();
     if (!y_stride.ok()) return y_stride.status();
+    const auto addend_stride = a.addend ? Gemm::RowStride(a.addend) : y_stride;
+    if (!addend_stride.ok()) return addend_stride.status();
     SEQMARK_LT_RETURN_IF_ERROR(
         cublasLtMatrixLayoutCreate(weight_.out(), type, k, n, k));
     SEQMARK_LT_RETURN_IF_ERROR(
         cublasLtMatrixLayoutCreate(x_.out(), type, k, m, *x_stride));
     SEQMARK_LT_RETURN_IF_ERROR(
         cublasLtMatrixLayoutCreate(y_.out(), type, n, m, *y_stride));
+    SEQMARK_LT_RETURN_IF_ERROR(cublasLtMatrixLayoutCreate(
+        addend_.out(), type, n, m, *addend_stride));
     return absl::OkStatus();
   }
 
   cublasLtHandle_t handle_ = nullptr;
   MatmulDesc desc_;
-  Layout weight_, x_, y_;
+  Layout weight_, x_, y_, addend_;
   Gemm::Args a_;
 };
 
@@ -297,7 +303,8 @@ absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
   static auto* const tuned = new std::map<Key, Algorithm>();
   const Key key(device.fingerprint(), p.dtype, p.rows(), p.out_features,
                 p.in_features, p.bias, Alignment(a.weight), Alignment(a.x),
-                Alignment(a.y), a.x.strides, a.y.strides);
+                Alignment(a.y), a.addend ? Alignment(a.addend) : 0,
+                a.x.strides, a.addend.strides, a.y.strides);
   auto it = tuned->find(key);
   if (it == tuned->end() && device.measures_only()) {
     auto candidates = (*linear)->Candidates();

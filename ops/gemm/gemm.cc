@@ -24,7 +24,7 @@ absl::StatusOr<int64_t> Gemm::RowStride(const Tensor& t) {
 Cost Gemm::GetCost(const Problem& p) {
   const double outputs = static_cast<double>(p.rows()) * p.out_features;
   return {.matrix_flops = 2 * outputs * p.in_features,
-          .vector_flops = p.bias ? outputs : 0};
+          .vector_flops = outputs * (p.bias + p.addend)};
 }
 
 Tolerance Gemm::GetTolerance(const Problem& p) {
@@ -105,14 +105,19 @@ std::vector<Gemm::Problem> Gemm::TestProblems() {
                                                {16, 1, 160, 515},
                                                {1, 130, 129, 131},
                                                {2, 65, 192, 264}})
-    for (bool bias : {false, true}) {
+    for (const auto& [bias, addend] : {std::pair{false, false},
+                                       {true, false},
+                                       {false, true},
+                                       {true, true}}) {
       Problem p;
-      p.shape = absl::StrCat("custom.in", in, "-out", out, bias ? "-bias" : "");
+      p.shape = absl::StrCat("custom.in", in, "-out", out, bias ? "-bias" : "",
+                             addend ? "-addend" : "");
       p.batch = batch;
       p.seqlen = seqlen;
       p.in_features = in;
       p.out_features = out;
       p.bias = bias;
+      p.addend = addend;
       problems.push_back(p);
     }
   return problems;

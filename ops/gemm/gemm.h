@@ -2,7 +2,7 @@
 //
 // A linear layer, the projection around every mixer and MLP:
 //
-//   y = x W^T (+ bias)
+//   y = x W^T (+ bias) (+ addend)
 //
 // Products are exact or f32, sums f32, and y is rounded once to its type.
 // With M = batch * seqlen rows it is bound by the matrix units from a few
@@ -25,15 +25,18 @@ struct Gemm {
     int64_t in_features = 0;
     int64_t out_features = 0;
     bool bias = false;
+    bool addend = false;  // a residual stream, or another layer's output
 
     int64_t rows() const { return batch * seqlen; }
   };
 
-  // Rows of x and of y may be any one distance apart: slices of wider rows.
+  // Rows of x, of addend and of y may be any one distance apart: slices of wider rows.
   struct Args {
     Tensor x;       // (batch, seqlen, in_features)
     Tensor weight;  // (out_features, in_features)
     Tensor bias;    // (out_features), optional
+    Tensor addend;  // (batch, seqlen, out_features), optional; may be the
+                    // memory of y, with its strides
     Tensor y;       // (batch, seqlen, out_features)
   };
 
@@ -49,6 +52,12 @@ struct Gemm {
         a.weight);
     if (p.bias)
       visit(TensorSpec{"bias", kBias, p.dtype, {p.out_features}}, a.bias);
+    if (p.addend)
+      visit(TensorSpec{"addend",
+                       kActivation,
+                       p.dtype,
+                       {p.batch, p.seqlen, p.out_features}},
+            a.addend);
     visit(
         TensorSpec{"y", kOutput, p.dtype, {p.batch, p.seqlen, p.out_features}},
         a.y);

@@ -33,14 +33,14 @@ constexpr int kMostRows = 32;
 
 struct Shape {
   int rows, in_features, out_features;
-  int64_t x_stride, y_stride;  // elements from row to row
+  int64_t x_stride, addend_stride, y_stride;  // elements from row to row
 };
 
 // kEights: rows of x, by eights. kGroups: features of a block, by eights.
 template <class T, int kEights, int kGroups, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32, 16 / kWarps)
-    FewRowsKernel(const T* x, const T* weight, const T* bias, T* y,
-                  Shape shape) {
+    FewRowsKernel(const T* x, const T* weight, const T* bias,
+                  const T* addend, T* y, Shape shape) {
   constexpr int kTiles = (kEights + 1) / 2;
   constexpr int kFeatures = 8 * kGroups;
   constexpr int kAhead = kLoads / kGroups;
@@ -125,6 +125,8 @@ __global__ void __launch_bounds__(kWarps * 32, 16 / kWarps)
 #pragma unroll
       for (int other = 0; other < kWarps; ++other)
         sum += partial[parity][other][row][column];
+      if (addend != nullptr)
+        sum += ToFloat(addend[row * shape.addend_stride + f]);
       y[row * shape.y_stride + f] = FromFloat<T>(sum);
     }
   }
@@ -177,6 +179,8 @@ absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
   const auto x_stride = Gemm::RowStride(a.x), y_stride = Gemm::RowStride(a.y);
   if (!x_stride.ok()) return x_stride.status();
   if (!y_stride.ok()) return y_stride.status();
+  const auto addend_stride = a.addend ? Gemm::RowStride(a.addend) : y_stride;
+  if (!addend_stride.ok()) return addend_stride.status();
   const auto aligned = [](const void* p) {
     return reinterpret_cast<uintptr_t>(p) % 16 == 0;
   };
@@ -187,6 +191,7 @@ absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
                        .in_features = static_cast<int>(p.in_features),
                        .out_features = static_cast<int>(p.out_features),
                        .x_stride = *x_stride,
+                       .addend_stride = *addend_stride,
                        .y_stride = *y_stride};
   int id = 0, multiprocessors = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&id));

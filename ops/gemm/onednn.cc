@@ -15,11 +15,17 @@ namespace {
 
 absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
                             Device& device) {
-  const auto x_stride = Gemm::RowStride(a.x), y_stride = Gemm::RowStride(a.y);
-  if (!x_stride.ok()) return x_stride.status();
-  if (!y_stride.ok()) return y_stride.status();
-  auto linear = DnnlLinear::Make(p.rows(), a.x, *x_stride, a.weight, a.bias,
-                                 a.y, *y_stride, device);
+  const auto rows = [](const Tensor& t) -> absl::StatusOr<DnnlLinear::Rows> {
+    if (!t) return DnnlLinear::Rows{};
+    const auto stride = Gemm::RowStride(t);
+    if (!stride.ok()) return stride.status();
+    return DnnlLinear::Rows{t, *stride};
+  };
+  const auto x = rows(a.x), addend = rows(a.addend), y = rows(a.y);
+  for (const auto* operand : {&x, &addend, &y})
+    if (!operand->ok()) return operand->status();
+  auto linear =
+      DnnlLinear::Make(p.rows(), *x, a.weight, a.bias, *addend, *y, device);
   if (!linear.ok()) return linear.status();
   return [linear = *std::move(linear)](Stream) { return linear->Run(); };
 }

@@ -8,7 +8,8 @@ namespace {
 
 template <class Real>
 void Define(const Gemm::Problem& p, const Gemm::Args& a) {
-  const In<Real> x(a.x), weight(a.weight), bias(a.bias);
+  const In<Real> x(a.x), weight(a.weight), bias(a.bias),
+      addend(a.addend);
   const Out<Real> y(a.y);
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t l = 0; l < p.seqlen; ++l)
@@ -17,6 +18,7 @@ void Define(const Gemm::Problem& p, const Gemm::Args& a) {
         for (int64_t k = 0; k < p.in_features; ++k)
           sum += x(b, l, k) * weight(n, k);
         if (p.bias) sum += bias(n);
+        if (p.addend) sum += addend(b, l, n);
         y.Set(sum, b, l, n);
       }
 }

@@ -35,6 +35,7 @@ struct Params {
   const float* A;              // (heads)
   const float* D;              // (heads), or null
   const float* dt_bias;        // (heads), or null
+  float dt_min;
   const float* initial_state;  // (batch, heads, head_dim, d_state), or null
   T* y;
   float* final_state;  // (batch, heads, head_dim, d_state)
@@ -212,7 +213,7 @@ __device__ __forceinline__ void FillDecays(const Params<T>& p,
 #pragma unroll
   for (int i = 0; i < 2; ++i)
     step[i] = exists && token + 2 * lane + i < p.seqlen
-                  ? SoftplusFast(ToFloat(raw.value[i]) + bias)
+                  ? fmaxf(SoftplusFast(ToFloat(raw.value[i]) + bias), p.dt_min)
                   : 0.0f;
   const float first = step[0] * rate;
   float sum = first + step[1] * rate;  // inclusive scan over lanes

@@ -72,7 +72,8 @@ HWY_INLINE void Steps(const ChunkMath& m, const ChunkPlace& at) {
     double sum[hn::MaxLanes(F32Tag())] = {};
     for (int64_t l = 0; l < at.tokens; ++l) {
       const T* dt = At<T>(m.a.dt, at.batch, at.token + l, head);
-      hn::Store(Softplus(d, hn::Add(LoadF32N(d, dt, n), bias)), d, step);
+      const auto soft = Softplus(d, hn::Add(LoadF32N(d, dt, n), bias));
+      hn::Store(hn::Max(soft, hn::Set(d, m.p.dt_min)), d, step);
       for (int64_t h = 0; h < n; ++h) {
         const int64_t i = (h0 + h) * ssd::kMaxChunk + l;
         sum[h] += static_cast<double>(step[h]) * m.a.A.as<float>()[head + h];

@@ -50,6 +50,7 @@ ssd::Params<T> MakeParams(const SsdScan::Problem& p, const SsdScan::Args& a) {
   out.A = a.A.as<float>();
   out.D = a.D.as<float>();
   out.dt_bias = a.dt_bias.as<float>();
+  out.dt_min = p.dt_min;
   out.initial_state = a.initial_state.as<float>();
   out.y = a.y.as<T>();
   out.final_state = a.final_state.as<float>();

@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
     const float raw =
         dt[min(token + lane % kTokens, p.seqlen - 1) * p.dt_strides.token] +
         bias;
-    const float step = fmaxf(raw, 0.0f) + log1pf(__expf(-fabsf(raw)));
+    const float step =
+        fmaxf(fmaxf(raw, 0.0f) + log1pf(__expf(-fabsf(raw))), p.dt_min);
     const float decay = 1.0f + expm1f(step * rate);
     const int count = min(kTokens, p.seqlen - token);
 #pragma unroll 4

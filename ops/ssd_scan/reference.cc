@@ -26,6 +26,7 @@ void Define(const SsdScan::Problem& p, const SsdScan::Args& args) {
         Real step = dt(b, l, h);
         if (p.has_dt_bias) step += dt_bias(h);
         step = RefSoftplus(step);
+        if (p.dt_min > 0 && step < Real(p.dt_min)) step = Real(p.dt_min);
         const Real decay = Ref_exp(step * A(h));
         for (int64_t i = 0; i < p.head_dim; ++i) {
           const Real input = step * x(b, l, h, i);

@@ -76,6 +76,7 @@ std::vector<SsdScan::Problem> SsdScan::Sweep() {
 std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   struct Options {
     bool d, dt_bias, z, initial_state;
+    float dt_min = 0;
   };
   constexpr Options kPlain = {true, true, false, false};
   constexpr Options kAll = {true, true, true, true};
@@ -88,7 +89,8 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
     p.shape =
         absl::StrCat("custom.h", heads, "-p", head_dim, "-g", groups, "-n",
                      d_state, o.d ? "-d" : "", o.dt_bias ? "-bias" : "",
-                     o.z ? "-z" : "", o.initial_state ? "-init" : "");
+                     o.z ? "-z" : "", o.initial_state ? "-init" : "",
+                     o.dt_min > 0 ? "-min" : "");
     p.batch = batch;
     p.seqlen = seqlen;
     p.heads = heads;
@@ -99,6 +101,7 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
     p.has_dt_bias = o.dt_bias;
     p.has_z = o.z;
     p.has_initial_state = o.initial_state;
+    p.dt_min = o.dt_min;
     problems.push_back(p);
   };
   // One token; less than a chunk; odd lengths over several chunks; a head
@@ -118,6 +121,8 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(2, 301, 8, 64, 8, 64, kPlain);
   // More chunks than CTAs fit on a GPU at once: several in a segment.
   add(4, 641, 16, 64, 2, 16, kAll);
+  // Steps held up by a minimum: the inputs' are 0.001 to 0.1.
+  add(1, 77, 3, 64, 1, 32, {true, true, false, true, 0.02f});
   // A real layer.
   add(1, 192, 24, 64, 1, 128, kPlain);
   return problems;

@@ -4,7 +4,7 @@
 // Gu 2024, arXiv:2405.21060, section 6, with the step, skip and gate of its
 // section 7). Head h reads group g = h / (heads / groups). For each token:
 //
-//   dt' = softplus(dt + dt_bias)        a = exp(dt' * A)
+//   dt' = max(softplus(dt + dt_bias), dt_min)        a = exp(dt' * A)
 //   state = a * state + (dt' * x) B^T   (head_dim x d_state, f32)
 //   y = state C + D * x                 y = y * silu(z)
 //
@@ -40,6 +40,7 @@ struct SsdScan {
     bool has_dt_bias = true;
     bool has_z = false;
     bool has_initial_state = false;
+    float dt_min = 0;  // Transformers' time_step_min; 0: softplus as it is
 
     int64_t heads_per_group() const { return heads / groups; }
   };
