@@ -66,9 +66,9 @@ class Composer {
 
  private:
   template <Operator Op>
-  absl::StatusOr<const Provider<Op>*> Choose(const typename Op::Problem& problem,
-                                             const typename Op::Args& args,
-                                             const std::string& key);
+  absl::StatusOr<const Provider<Op>*> Choose(
+      const typename Op::Problem& problem, const typename Op::Args& args,
+      const std::string& key);
   // Seconds of a call as it is found in a model: what it reads is cold.
   absl::StatusOr<double> Time(const Launch& launch);
 
@@ -141,10 +141,10 @@ absl::Status Composer::Add(OpClass op_class,
       absl::StrCat(Op::kName, counts_only() ? "" : device_->fingerprint());
   Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
     if (!tensor || tensor.dims != spec.dims || tensor.dtype != spec.dtype)
-      status.Update(absl::InternalError(absl::StrCat(
-          Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
-          ", expected ", Name(spec.dtype), "(", absl::StrJoin(spec.dims, ", "),
-          ")")));
+      status.Update(absl::InternalError(
+          absl::StrCat(Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
+                       ", expected ", Name(spec.dtype), "(",
+                       absl::StrJoin(spec.dims, ", "), ")")));
     absl::StrAppend(&key, " ", tensor.DebugString(), "/",
                     absl::StrJoin(tensor.strides, ","));
     part.bytes += static_cast<double>(BytesTouched(spec));

@@ -79,9 +79,8 @@ absl::Status ForwardPass::Embed(const Tensor& tokens, const Tensor& y) {
 absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
   Layout& layout = memory_.activations;
   const size_t start = layout.mark();
-  const Tensor residual =
-      layout.Place(memory_.zeros.dtype,
-                   {shape_.batch, shape_.length, config_.hidden});
+  const Tensor residual = layout.Place(
+      memory_.zeros.dtype, {shape_.batch, shape_.length, config_.hidden});
   const Tensor embedding = Temporary(config_.hidden);
   const Tensor u = Temporary(config_.hidden);
   // Zamba2's blocks read the embedding again.
@@ -98,8 +97,7 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
   for (const SubLayer& layer : SubLayers(config_)) {
     if (!status.ok()) return status;
     const size_t mark = layout.mark();
-    status.Update(
-        Norm(Prefix(layer) + "norm", last, before, residual, u));
+    status.Update(Norm(Prefix(layer) + "norm", last, before, residual, u));
     if (layer.kind == 'S' && status.ok()) {
       // The norm above was for the sum alone: Mamba's input has the block's
       // output added, and the residual stream has not.
@@ -137,20 +135,19 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
   }
   if (logits && status.ok()) {
     const int64_t count = logits.dims[1], first = shape_.length - count;
-    status.Update(Norm("norm", Tokens(last, first, count),
-                       Tokens(before, first, count),
-                       Tokens(residual, first, count),
-                       Tokens(u, first, count)));
+    status.Update(
+        Norm("norm", Tokens(last, first, count), Tokens(before, first, count),
+             Tokens(residual, first, count), Tokens(u, first, count)));
     // Rows of one token a sequence are equally spaced; others may not be.
-    const bool together = count == 1 || shape_.batch == 1 ||
-                          (first == 0 && logits.strides[0] ==
-                                             count * logits.strides[1]);
+    const bool together =
+        count == 1 || shape_.batch == 1 ||
+        (first == 0 && logits.strides[0] == count * logits.strides[1]);
     const std::string head = config_.tie_embeddings ? "embedding" : "lm_head";
     const auto entry = [&](const Tensor& t, int64_t b) {
       Tensor one = t;
       one.dims[0] = 1;
-      one.data = t.as<std::byte>() + b * t.strides[0] *
-                                         static_cast<int64_t>(SizeOf(t.dtype));
+      one.data = t.as<std::byte>() +
+                 b * t.strides[0] * static_cast<int64_t>(SizeOf(t.dtype));
       return one;
     };
     for (int64_t b = 0; b < (together ? 1 : shape_.batch); ++b) {

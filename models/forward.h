@@ -29,7 +29,7 @@ struct ForwardMemory {
   const Weights& weights;
   ModelState& state;
   Layout& activations;
-  Tensor zeros;  // (1, 1, hidden), of the residual's dtype: zeros
+  Tensor zeros;              // (1, 1, hidden), of the residual's dtype: zeros
   Tensor inverse_frequency;  // (rotary_dim / 2) f32, none without rotation
 };
 
@@ -108,8 +108,8 @@ absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
                         const Tensor& u, const Tensor& delta);
 // Attention proper: rotation, the cache, and softmax(q k^T) v, from a fused
 // projection qkv (batch, length, q + k + v) to o (batch, length, q).
-absl::Status Attend(ForwardPass& pass, const SubLayer& layer,
-                    const Tensor& qkv, const Tensor& o);
+absl::Status Attend(ForwardPass& pass, const SubLayer& layer, const Tensor& qkv,
+                    const Tensor& o);
 // y = act(x), x a fused gate and up if the model's MLP is gated.
 absl::Status Activate(ForwardPass& pass, const Tensor& x, const Tensor& y);
 // Zamba2's shared block, from the residual stream and the embedding to what is

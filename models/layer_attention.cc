@@ -9,8 +9,8 @@
 
 namespace seqmark {
 
-absl::Status Attend(ForwardPass& pass, const SubLayer& layer,
-                    const Tensor& qkv, const Tensor& o) {
+absl::Status Attend(ForwardPass& pass, const SubLayer& layer, const Tensor& qkv,
+                    const Tensor& o) {
   const AttentionConfig& a = pass.config().attention;
   const PassShape& shape = pass.shape();
   const int64_t q_width = a.heads * a.head_dim;
@@ -49,12 +49,11 @@ absl::Status Attend(ForwardPass& pass, const SubLayer& layer,
     problem.kv_heads = a.kv_heads;
     problem.head_dim = a.head_dim;
     problem.window = layer.window;
-    return pass.composer().Add<AttentionDecode>(
-        OpClass::kAttention, problem,
-        {.q = WithoutTokens(q),
-         .k = Tokens(keys, 0, seen),
-         .v = Tokens(values, 0, seen),
-         .o = WithoutTokens(out)});
+    return pass.composer().Add<AttentionDecode>(OpClass::kAttention, problem,
+                                                {.q = WithoutTokens(q),
+                                                 .k = Tokens(keys, 0, seen),
+                                                 .v = Tokens(values, 0, seen),
+                                                 .o = WithoutTokens(out)});
   }
   auto problem = pass.Make<Attention::Problem>();
   problem.past = shape.past;
@@ -74,8 +73,7 @@ absl::Status AttentionLayer(ForwardPass& pass, const SubLayer& layer,
                             const Tensor& addend) {
   const AttentionConfig& a = pass.config().attention;
   const std::string name = ForwardPass::Prefix(layer) + "attention.";
-  const Tensor qkv =
-      pass.Temporary((a.heads + 2 * a.kv_heads) * a.head_dim);
+  const Tensor qkv = pass.Temporary((a.heads + 2 * a.kv_heads) * a.head_dim);
   const Tensor o = pass.Temporary(a.heads * a.head_dim);
   absl::Status status = pass.Linear(name + "qkv_proj", u, qkv);
   if (status.ok()) status.Update(Attend(pass, layer, qkv, o));

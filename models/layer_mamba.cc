@@ -27,8 +27,8 @@ absl::Status Convolve(ForwardPass& pass, const SubLayer& layer,
       .bias = pass.memory().weights.Find(name + "conv.bias"),
       .initial_state = states.now(layer.ssm),
       .y = y};
-  args.final_state =
-      shape.past == 0 || shape.step ? args.initial_state : states.Next(layer.ssm);
+  args.final_state = shape.past == 0 || shape.step ? args.initial_state
+                                                   : states.Next(layer.ssm);
   problem.channels = x.dims[2];
   problem.width = args.weight.dims[1];
   problem.bias = static_cast<bool>(args.bias);
@@ -60,8 +60,7 @@ absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     status.Update(Convolve(pass, layer, name, Slice(xz, 0, m.d_inner), x));
   if (status.ok()) status.Update(pass.Linear(name + "x_proj", x, dbc));
   if (status.ok())
-    status.Update(
-        pass.Linear(name + "dt_proj", Slice(dbc, 0, m.dt_rank), dt));
+    status.Update(pass.Linear(name + "dt_proj", Slice(dbc, 0, m.dt_rank), dt));
   if (!status.ok()) return status;
 
   const auto [before, after] = ScanStates(pass, layer);

@@ -21,12 +21,12 @@ absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
                       const Tensor& delta) {
   const MlpConfig& mlp = pass.config().mlp;
   const std::string name = ForwardPass::Prefix(layer) + "mlp.";
-  const Tensor up =
-      pass.Temporary((mlp.gated ? 2 : 1) * mlp.intermediate);
+  const Tensor up = pass.Temporary((mlp.gated ? 2 : 1) * mlp.intermediate);
   const Tensor active = pass.Temporary(mlp.intermediate);
   absl::Status status = pass.Linear(name + "up_proj", u, up);
   if (status.ok()) status.Update(Activate(pass, up, active));
-  if (status.ok()) status.Update(pass.Linear(name + "down_proj", active, delta));
+  if (status.ok())
+    status.Update(pass.Linear(name + "down_proj", active, delta));
   return status;
 }
 
@@ -40,8 +40,7 @@ absl::Status SharedBlock(ForwardPass& pass, const SubLayer& layer,
   const int64_t hidden = config.hidden, rank = config.zamba2.adapter_rank;
   const int64_t width = a.heads * a.head_dim;
   if (residual.dtype != embedding.dtype)
-    return absl::UnimplementedError(
-        "a shared block on an f32 residual stream");
+    return absl::UnimplementedError("a shared block on an f32 residual stream");
 
   const Tensor both = pass.Temporary(2 * hidden);
   auto copy = pass.Make<Rope::Problem>();  // of no angles: copies
@@ -60,7 +59,9 @@ absl::Status SharedBlock(ForwardPass& pass, const SubLayer& layer,
     problem.epsilon = static_cast<float>(config.norm_epsilon);
     return pass.composer().Add<RmsNorm>(
         OpClass::kNorm, problem,
-        {.x = x, .weight = pass.memory().weights.Find(name + ".weight"), .y = x});
+        {.x = x,
+         .weight = pass.memory().weights.Find(name + ".weight"),
+         .y = x});
   };
   if (status.ok()) status.Update(norm(shared + "norm", both));
 

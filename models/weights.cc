@@ -118,8 +118,8 @@ absl::StatusOr<Weights> Weights::Load(const ModelConfig& config, DType dtype,
           !s.ok())
         return s;
     if (element != tensor.size())
-      return absl::InternalError(absl::StrCat(
-          spec.name, ": its sources have ", element, " of its elements"));
+      return absl::InternalError(absl::StrCat(spec.name, ": its sources have ",
+                                              element, " of its elements"));
     if (absl::Status s =
             device.CopyToDevice(tensor.data, host.data(), host.size());
         !s.ok())

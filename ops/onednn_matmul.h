@@ -148,9 +148,8 @@ class DnnlLinear {
       }
       weights = *packed;
     }
-    absl::StatusOr<memory> scratch =
-        Allocate(matmul.scratchpad_desc(), MemoryClass::kWorkspace, device,
-                 scratch_);
+    absl::StatusOr<memory> scratch = Allocate(
+        matmul.scratchpad_desc(), MemoryClass::kWorkspace, device, scratch_);
     if (!scratch.ok()) return scratch.status();
     matmul_ = dnnl::matmul(matmul);
     args_ = {{DNNL_ARG_SRC, memory(x_desc, DnnlCpu(), x.tensor.data)},

@@ -11,10 +11,10 @@
 namespace seqmark {
 namespace {
 
-using Call = OpCall<RopeConfig>;
+using Call = OpCall<Rope>;
 
-RopeConfig::Problem MakeProblem(int64_t head_dim, int64_t rotary_dim, DType dtype) {
-  RopeConfig::Problem p;
+Rope::Problem MakeProblem(int64_t head_dim, int64_t rotary_dim, DType dtype) {
+  Rope::Problem p;
   p.dtype = dtype;
   p.batch = 2;
   p.seqlen = 19;
@@ -29,11 +29,11 @@ RopeConfig::Problem MakeProblem(int64_t head_dim, int64_t rotary_dim, DType dtyp
 
 template <class Body>
 void ForEachCase(Body&& body) {
-  ForEachProvider<RopeConfig>([&](const auto& provider, Device& device) {
+  ForEachProvider<Rope>([&](const auto& provider, Device& device) {
     for (DType dtype : {DType::kBF16, DType::kF32})
       for (const auto& [head_dim, rotary_dim] :
            {std::pair{64, 64}, {40, 16}, {24, 0}, {10, 6}}) {
-        const RopeConfig::Problem p = MakeProblem(head_dim, rotary_dim, dtype);
+        const Rope::Problem p = MakeProblem(head_dim, rotary_dim, dtype);
         SCOPED_TRACE(
             absl::StrCat(Name(dtype), " ", head_dim, ", ", rotary_dim));
         Call expected(p, device);
@@ -43,7 +43,7 @@ void ForEachCase(Body&& body) {
   });
 }
 
-TEST(RopeConfig, FollowsTheStridesOfAll) {
+TEST(Rope, FollowsTheStridesOfAll) {
   ForEachCase([](const auto& provider, Device& device, const auto& p,
                  const Call& expected) {
     // Rows and first elements that keep 16-byte and only element alignment.
@@ -65,7 +65,7 @@ TEST(RopeConfig, FollowsTheStridesOfAll) {
   });
 }
 
-TEST(RopeConfig, WritesOverItsInputs) {
+TEST(Rope, WritesOverItsInputs) {
   ForEachCase([](const auto& provider, Device& device, const auto& p,
                  const Call& expected) {
     Call call(p, device);
@@ -79,8 +79,8 @@ TEST(RopeConfig, WritesOverItsInputs) {
   });
 }
 
-TEST(RopeConfig, OnlyTheCacheIsWrittenWithoutRotation) {
-  ForEachProvider<RopeConfig>([](const auto& provider, Device& device) {
+TEST(Rope, OnlyTheCacheIsWrittenWithoutRotation) {
+  ForEachProvider<Rope>([](const auto& provider, Device& device) {
     Call call(MakeProblem(24, 0, DType::kF16), device);
     const std::string q = call.Read(call.args.q);
     call.args.q_out = call.args.q;
@@ -91,12 +91,12 @@ TEST(RopeConfig, OnlyTheCacheIsWrittenWithoutRotation) {
   });
 }
 
-TEST(RopeConfig, RefusesWhatIsNoPart) {
-  ForEachProvider<RopeConfig>([](const auto& provider, Device& device) {
+TEST(Rope, RefusesWhatIsNoPart) {
+  ForEachProvider<Rope>([](const auto& provider, Device& device) {
     for (int64_t rotary_dim : {3, 26, -2}) {
-      const RopeConfig::Problem p = MakeProblem(24, rotary_dim, DType::kF32);
+      const Rope::Problem p = MakeProblem(24, rotary_dim, DType::kF32);
       EXPECT_TRUE(absl::IsInvalidArgument(
-          provider.plan(p, RopeConfig::Args(), device).status()))
+          provider.plan(p, Rope::Args(), device).status()))
           << rotary_dim;
     }
   });

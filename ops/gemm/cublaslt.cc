@@ -126,9 +126,8 @@ class LtLinear {
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, Alignment(a_.weight)));
     status.Update(
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, Alignment(a_.x)));
-    status.Update(
-        set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-            Alignment(a_.addend ? a_.addend : a_.y)));
+    status.Update(set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+                      Alignment(a_.addend ? a_.addend : a_.y)));
     status.Update(
         set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, Alignment(a_.y)));
     if (!status.ok()) return status;
@@ -151,10 +150,10 @@ class LtLinear {
                    cudaStream_t stream) const {
     const float one = 1, beta = a_.addend ? 1 : 0;
     const void* const c = a_.addend ? a_.addend.data : a_.y.data;
-    SEQMARK_LT_RETURN_IF_ERROR(cublasLtMatmul(
-        handle_, desc_, &one, a_.weight.data, weight_, a_.x.data, x_, &beta, c,
-        addend_, a_.y.data, y_, &algorithm.algo, workspace,
-        algorithm.workspace_bytes, stream));
+    SEQMARK_LT_RETURN_IF_ERROR(
+        cublasLtMatmul(handle_, desc_, &one, a_.weight.data, weight_, a_.x.data,
+                       x_, &beta, c, addend_, a_.y.data, y_, &algorithm.algo,
+                       workspace, algorithm.workspace_bytes, stream));
     return absl::OkStatus();
   }
 
@@ -193,8 +192,8 @@ class LtLinear {
         cublasLtMatrixLayoutCreate(x_.out(), type, k, m, *x_stride));
     SEQMARK_LT_RETURN_IF_ERROR(
         cublasLtMatrixLayoutCreate(y_.out(), type, n, m, *y_stride));
-    SEQMARK_LT_RETURN_IF_ERROR(cublasLtMatrixLayoutCreate(
-        addend_.out(), type, n, m, *addend_stride));
+    SEQMARK_LT_RETURN_IF_ERROR(
+        cublasLtMatrixLayoutCreate(addend_.out(), type, n, m, *addend_stride));
     return absl::OkStatus();
   }
 
@@ -303,8 +302,8 @@ absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
   static auto* const tuned = new std::map<Key, Algorithm>();
   const Key key(device.fingerprint(), p.dtype, p.rows(), p.out_features,
                 p.in_features, p.bias, Alignment(a.weight), Alignment(a.x),
-                Alignment(a.y), a.addend ? Alignment(a.addend) : 0,
-                a.x.strides, a.addend.strides, a.y.strides);
+                Alignment(a.y), a.addend ? Alignment(a.addend) : 0, a.x.strides,
+                a.addend.strides, a.y.strides);
   auto it = tuned->find(key);
   if (it == tuned->end() && device.measures_only()) {
     auto candidates = (*linear)->Candidates();

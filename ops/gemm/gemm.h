@@ -30,7 +30,8 @@ struct Gemm {
     int64_t rows() const { return batch * seqlen; }
   };
 
-  // Rows of x, of addend and of y may be any one distance apart: slices of wider rows.
+  // Rows of x, of addend and of y may be any one distance apart: slices of
+  // wider rows.
   struct Args {
     Tensor x;       // (batch, seqlen, in_features)
     Tensor weight;  // (out_features, in_features)

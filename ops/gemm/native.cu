@@ -39,8 +39,8 @@ struct Shape {
 // kEights: rows of x, by eights. kGroups: features of a block, by eights.
 template <class T, int kEights, int kGroups, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32, 16 / kWarps)
-    FewRowsKernel(const T* x, const T* weight, const T* bias,
-                  const T* addend, T* y, Shape shape) {
+    FewRowsKernel(const T* x, const T* weight, const T* bias, const T* addend,
+                  T* y, Shape shape) {
   constexpr int kTiles = (kEights + 1) / 2;
   constexpr int kFeatures = 8 * kGroups;
   constexpr int kAhead = kLoads / kGroups;

@@ -8,8 +8,7 @@ namespace {
 
 template <class Real>
 void Define(const Gemm::Problem& p, const Gemm::Args& a) {
-  const In<Real> x(a.x), weight(a.weight), bias(a.bias),
-      addend(a.addend);
+  const In<Real> x(a.x), weight(a.weight), bias(a.bias), addend(a.addend);
   const Out<Real> y(a.y);
   for (int64_t b = 0; b < p.batch; ++b)
     for (int64_t l = 0; l < p.seqlen; ++l)

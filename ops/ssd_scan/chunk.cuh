@@ -31,10 +31,10 @@ struct Params {
   const T* dt;
   const T* B;
   const T* C;
-  const T* z;                  // or null
-  const float* A;              // (heads)
-  const float* D;              // (heads), or null
-  const float* dt_bias;        // (heads), or null
+  const T* z;            // or null
+  const float* A;        // (heads)
+  const float* D;        // (heads), or null
+  const float* dt_bias;  // (heads), or null
   float dt_min;
   const float* initial_state;  // (batch, heads, head_dim, d_state), or null
   T* y;

@@ -86,11 +86,10 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
                        int64_t head_dim, int64_t groups, int64_t d_state,
                        const Options& o) {
     Problem p;
-    p.shape =
-        absl::StrCat("custom.h", heads, "-p", head_dim, "-g", groups, "-n",
-                     d_state, o.d ? "-d" : "", o.dt_bias ? "-bias" : "",
-                     o.z ? "-z" : "", o.initial_state ? "-init" : "",
-                     o.dt_min > 0 ? "-min" : "");
+    p.shape = absl::StrCat(
+        "custom.h", heads, "-p", head_dim, "-g", groups, "-n", d_state,
+        o.d ? "-d" : "", o.dt_bias ? "-bias" : "", o.z ? "-z" : "",
+        o.initial_state ? "-init" : "", o.dt_min > 0 ? "-min" : "");
     p.batch = batch;
     p.seqlen = seqlen;
     p.heads = heads;

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "models/model.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "fixtures/inputs.h"
+
+namespace seqmark {
+namespace {
+
+std::string Bytes(size_t bytes) {
+  return absl::StrCat(bytes, " bytes (", (bytes + (size_t{1} << 19)) >> 20,
+                      " MiB)");
+}
+
+}  // namespace
+
+absl::Status Model::List(Composer& prompt, Composer& step, Layout& state,
+                         Layout& logits, Layout& activations,
+                         bool every_chunk) {
+  const ModelShape& s = shape_;
+  state_ = ModelState::Place(config_, s.dtype, s.batch, s.capacity, state);
+  const bool all = s.logits == LogitsOf::kAll;
+  if (s.prompt > 0)
+    prompt_logits_ =
+        logits.Place(s.dtype, {s.batch, all ? s.prompt : 1, config_.vocab});
+  if (s.context >= 0)
+    step_logits_ = logits.Place(s.dtype, {s.batch, 1, config_.vocab});
+
+  zeros_ = activations.Place(config_.residual_in_f32 ? DType::kF32 : s.dtype,
+                             {1, 1, config_.hidden});
+  if (config_.rope.kind != RopeKind::kNone)
+    inverse_frequency_ =
+        activations.Place(DType::kF32, {config_.rope.rotary_dim / 2});
+  step_tokens_ = activations.Place(DType::kI32, {s.batch, 1});
+  chunk_tokens_.clear();
+  for (int64_t past = 0; past < s.prompt; past += s.chunk)
+    chunk_tokens_.push_back(activations.Place(
+        DType::kI32, {s.batch, std::min(s.chunk, s.prompt - past)}));
+  const ForwardMemory memory = {weights_, state_, activations, zeros_,
+                                inverse_frequency_};
+  const auto chunks = static_cast<int64_t>(chunk_tokens_.size());
+  for (int64_t i = 0; i < chunks; ++i) {
+    // Others ask for what the second asks for, or the last of that length.
+    if (!every_chunk && i > 1 && i < chunks - 2) continue;
+    const int64_t past = i * s.chunk, length = chunk_tokens_[i].dims[1];
+    ForwardPass pass(
+        config_,
+        {.dtype = s.dtype, .batch = s.batch, .length = length, .past = past},
+        memory, prompt);
+    Tensor wanted;
+    if (all) wanted = Tokens(prompt_logits_, past, length);
+    if (!all && i == chunks - 1) wanted = prompt_logits_;
+    if (absl::Status status = pass.List(chunk_tokens_[i], wanted); !status.ok())
+      return status;
+  }
+  if (s.context < 0) return absl::OkStatus();
+  ForwardPass pass(
+      config_,
+      {.dtype = s.dtype, .batch = s.batch, .past = s.context, .step = true},
+      memory, step);
+  return pass.List(step_tokens_, step_logits_);
+}
+
+absl::StatusOr<ModelCost> Model::GetCost(const ModelConfig& config,
+                                         const ModelShape& shape) {
+  Model model(config, shape, nullptr);
+  model.weights_ = Weights::Placed(config, shape.dtype);
+  Composer prompt, step;
+  Layout state, logits, activations;
+  if (absl::Status s =
+          model.List(prompt, step, state, logits, activations, true);
+      !s.ok())
+    return s;
+  ModelCost cost;
+  for (const Composer* composer : {&prompt, &step})
+    for (const ModelPart& part : composer->parts()) {
+      cost.cost.matrix_flops += part.cost.matrix_flops;
+      cost.cost.vector_flops += part.cost.vector_flops;
+      cost.cost.special_ops += part.cost.special_ops;
+    }
+  // Least bytes: an embedding's other rows are not read, unless they are the
+  // output's weights too.
+  const size_t element = SizeOf(shape.dtype);
+  const double table = static_cast<double>(config.vocab) * config.hidden *
+                       static_cast<double>(element);
+  cost.bytes_read = static_cast<double>(model.weights_.bytes()) -
+                    (config.tie_embeddings ? 0 : table);
+  cost.bytes_written = static_cast<double>(logits.bytes());
+  Layout kv, rest;
+  const double tokens =
+      static_cast<double>(shape.prompt > 0 ? shape.prompt : 1);
+  // State by kind: keys and values of one token, and what does not grow.
+  ModelState::Place(config, shape.dtype, shape.batch, 1, kv);
+  ModelState::Place(config, shape.dtype, shape.batch, 2, rest);
+  const double per_token = static_cast<double>(rest.bytes() - kv.bytes());
+  const double fixed = static_cast<double>(kv.bytes()) - per_token;
+  cost.bytes_written += fixed + per_token * tokens;
+  if (shape.prompt == 0)
+    cost.bytes_read += fixed + per_token * static_cast<double>(shape.context);
+  return cost;
+}
+
+absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
+                                           const ModelShape& shape,
+                                           const ProviderChoice& choice,
+                                           Device& device) {
+  Model model(config, shape, &device);
+  model.weights_ = Weights::Placed(config, shape.dtype);
+  ScratchDevice scratch(device);
+  Composer prompt(scratch, choice), step(scratch, choice);
+  Layout state, logits, activations;
+  if (absl::Status s =
+          model.List(prompt, step, state, logits, activations, false);
+      !s.ok())
+    return s;
+  return ModelMemory{
+      .weights = model.weights_.bytes(),
+      .state = state.bytes(),
+      .logits = logits.bytes(),
+      .activations = activations.bytes(),
+      .workspace = scratch.workspace_bytes() + scratch.packed_bytes()};
+}
+
+absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,
+                                                   const ModelShape& shape,
+                                                   const ProviderChoice& choice,
+                                                   const Checkpoint* checkpoint,
+                                                   uint64_t seed,
+                                                   Device& device) {
+  if (shape.prompt > shape.capacity || shape.context >= shape.capacity)
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a state for ", shape.capacity, " tokens, but a prompt of ",
+        shape.prompt, " and a step after ", shape.context));
+  const auto measured = Measure(config, shape, choice, device);
+  if (!measured.ok()) return measured.status();
+  const size_t limit = device.memory_limit();
+  if (limit > 0 && measured->total() > limit)
+    return absl::ResourceExhaustedError(absl::StrCat(
+        config.name, " needs ", Bytes(measured->total()), ": weights ",
+        Bytes(measured->weights), ", state ", Bytes(measured->state),
+        ", activations ", Bytes(measured->activations), ", logits ",
+        Bytes(measured->logits), ", workspace ", Bytes(measured->workspace),
+        "; --memory_limit allows ", Bytes(limit)));
+  auto model = std::unique_ptr<Model>(new Model(config, shape, &device));
+  auto weights = checkpoint != nullptr
+                     ? Weights::Load(config, shape.dtype, *checkpoint, device)
+                     : Weights::Random(config, shape.dtype, seed, device);
+  if (!weights.ok()) return weights.status();
+  model->weights_ = *std::move(weights);
+  model->memory_ = *measured;
+  if (absl::Status s = model->Allocate(choice); !s.ok()) return s;
+  return model;
+}
+
+absl::Status Model::Allocate(const ProviderChoice& choice) {
+  choice_ = choice;
+  // Measured again: packed weights are the plans' own, the scratch is not.
+  ScratchDevice measure(*device_);
+  {
+    Composer prompt(measure, choice), step(measure, choice);
+    Layout state, logits, activations;
+    if (absl::Status s = List(prompt, step, state, logits, activations, false);
+        !s.ok())
+      return s;
+  }
+  const auto allocate = [&](size_t bytes,
+                            MemoryClass memory_class =
+                                MemoryClass::kTensor) -> absl::StatusOr<void*> {
+    auto buffer = device_->Allocate(std::max<size_t>(bytes, 256), memory_class);
+    if (!buffer.ok()) return buffer.status();
+    buffers_.push_back(*std::move(buffer));
+    return buffers_.back().data();
+  };
+  const auto state = allocate(memory_.state);
+  if (!state.ok()) return state.status();
+  const auto logits = allocate(memory_.logits);
+  if (!logits.ok()) return logits.status();
+  const auto activations = allocate(memory_.activations);
+  if (!activations.ok()) return activations.status();
+  const size_t scratch_bytes = std::max<size_t>(measure.workspace_bytes(), 256);
+  const auto scratch = allocate(scratch_bytes, MemoryClass::kWorkspace);
+  if (!scratch.ok()) return scratch.status();
+
+  scratch_ = std::make_unique<ScratchDevice>(*device_, *scratch, scratch_bytes);
+  Composer prompt(*scratch_, choice), step(*scratch_, choice);
+  Layout state_layout(*state), logits_layout(*logits);
+  activations_ = std::make_unique<Layout>(*activations);
+  // Plans time candidates on these tensors: not on what is not a number.
+  absl::Status status = device_->CopyToDevice(
+      *activations, std::vector<std::byte>(memory_.activations).data(),
+      memory_.activations);
+  status.Update(
+      List(prompt, step, state_layout, logits_layout, *activations_, true));
+  if (!status.ok()) return status;
+  prompt_ = prompt.TakeParts();
+  step_ = step.TakeParts();
+  if (!inverse_frequency_) return absl::OkStatus();
+  const std::vector<float> frequencies = InverseFrequencies(
+      config_.rope, std::max(shape_.prompt, shape_.capacity));
+  return device_->CopyToDevice(inverse_frequency_.data, frequencies.data(),
+                               inverse_frequency_.bytes());
+}
+
+absl::StatusOr<std::vector<ModelPart>> Model::PlanStep(int64_t context) {
+  if (context < 0 || context >= shape_.capacity)
+    return absl::InvalidArgumentError(absl::StrCat("no room for a token after ",
+                                                   context, " in a state of ",
+                                                   shape_.capacity));
+  Composer step(*scratch_, choice_);
+  ForwardPass pass(
+      config_,
+      {.dtype = shape_.dtype,
+       .batch = shape_.batch,
+       .past = context,
+       .step = true},
+      {weights_, state_, *activations_, zeros_, inverse_frequency_}, step);
+  if (absl::Status s = pass.List(step_tokens_, step_logits_); !s.ok()) return s;
+  return step.TakeParts();
+}
+
+absl::Status Model::CheckTokens(const std::vector<int32_t>& tokens,
+                                int64_t count) {
+  if (static_cast<int64_t>(tokens.size()) != count)
+    return absl::InvalidArgumentError(
+        absl::StrCat(tokens.size(), " tokens, expected ", count));
+  for (int32_t token : tokens)
+    if (token < 0 || token >= config_.vocab)
+      return absl::InvalidArgumentError(absl::StrCat(
+          "token ", token, " is not in a vocabulary of ", config_.vocab));
+  return absl::OkStatus();
+}
+
+absl::Status Model::SetPrompt(const std::vector<int32_t>& tokens) {
+  absl::Status status = CheckTokens(tokens, shape_.batch * shape_.prompt);
+  for (size_t i = 0; i < chunk_tokens_.size() && status.ok(); ++i) {
+    const Tensor& chunk = chunk_tokens_[i];
+    std::vector<int32_t> host(chunk.size());
+    for (int64_t b = 0; b < shape_.batch; ++b)
+      std::memcpy(&host[b * chunk.dims[1]],
+                  &tokens[b * shape_.prompt + i * shape_.chunk],
+                  chunk.dims[1] * sizeof(int32_t));
+    status = device_->CopyToDevice(chunk.data, host.data(), chunk.bytes());
+  }
+  return status;
+}
+
+absl::Status Model::SetStepTokens(const std::vector<int32_t>& tokens) {
+  absl::Status status = CheckTokens(tokens, shape_.batch);
+  if (status.ok())
+    status = device_->CopyToDevice(step_tokens_.data, tokens.data(),
+                                   step_tokens_.bytes());
+  return status;
+}
+
+absl::Status Model::FillState(uint64_t seed) {
+  absl::Status status;
+  const auto fill = [&](const std::string& name, Role role,
+                        const Tensor& tensor) {
+    if (status.ok())
+      status =
+          Fill({name, role, tensor.dtype, tensor.dims}, tensor, seed, *device_);
+  };
+  for (size_t i = 0; i < state_.keys.size(); ++i) {
+    fill(absl::StrCat("keys", i), Role::kActivation, state_.keys[i]);
+    fill(absl::StrCat("values", i), Role::kActivation, state_.values[i]);
+  }
+  for (const SubLayer& layer : SubLayers(config_)) {
+    if (layer.ssm < 0) continue;
+    fill(absl::StrCat("conv", layer.ssm), Role::kActivation,
+         state_.conv.now(layer.ssm));
+    fill(absl::StrCat("ssm", layer.ssm), Role::kState,
+         state_.ssm.now(layer.ssm));
+  }
+  return status;
+}
+
+}  // namespace seqmark

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whole models against logits that Transformers, mamba_ssm's definition and
+// tools/golden/published_models.py computed in double (tests/golden/models,
+// written by tools/golden/make_models.py): every position of a prompt, then
+// eight steps of decoding, for two sequences.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "models/model.h"
+
+namespace seqmark {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Logits = std::vector<std::vector<std::vector<double>>>;  // [b][t][vocab]
+
+const char* const kModels[] = {
+    "falcon_h1", "falcon_h1_norm", "gpt_neo",         "hymba",
+    "llama",     "mamba",          "mamba2_groups1",  "mamba2_groups2",
+    "nemotron",  "nemotron_h",     "mamba_ssm_mamba", "mamba_ssm_mamba2",
+    "phi3",      "qwen2",          "zamba2"};
+
+std::string Folder(const std::string& model) {
+  return absl::StrCat(SEQMARK_SOURCE_DIR, "/tests/golden/models/", model);
+}
+
+struct Golden {
+  ModelConfig config;
+  std::unique_ptr<Checkpoint> checkpoint;
+  std::vector<std::vector<int32_t>> prompt, decode;  // [b][t]
+  Logits prefill_logits, decode_logits;
+
+  static Golden Read(const std::string& model,
+                     const std::string& logits = "logits.json") {
+    Golden golden;
+    golden.config = *LoadModelConfig(Folder(model));
+    golden.checkpoint = *Checkpoint::Open(Folder(model));
+    std::ifstream file(Folder(model) + "/" + logits);
+    const Json json = Json::parse(file);
+    json.at("prompt").get_to(golden.prompt);
+    json.at("decode").get_to(golden.decode);
+    json.at("prefill_logits").get_to(golden.prefill_logits);
+    json.at("decode_logits").get_to(golden.decode_logits);
+    return golden;
+  }
+  int64_t length() const { return static_cast<int64_t>(prompt[0].size()); }
+  // Only one of the sequences.
+  Golden Sequence(size_t b) const {
+    Golden one;
+    one.config = config;
+    one.prompt = {prompt[b]};
+    one.decode = {decode[b]};
+    one.prefill_logits = {prefill_logits[b]};
+    one.decode_logits = {decode_logits[b]};
+    return one;
+  }
+};
+
+// What a model said: [b][t][vocab], the prompt's tokens, then the steps'.
+struct Run {
+  Logits logits;
+};
+
+std::vector<double> ReadTensor(const Tensor& tensor, Device& device) {
+  std::vector<std::byte> raw(tensor.bytes());
+  EXPECT_TRUE(device.CopyToHost(raw.data(), tensor.data, raw.size()).ok());
+  std::vector<double> values(tensor.size());
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = LoadElement(tensor.dtype, raw.data(), i);
+  return values;
+}
+
+void Append(const Tensor& tensor, Device& device, Logits& logits) {
+  const std::vector<double> values = ReadTensor(tensor, device);
+  const int64_t tokens = tensor.dims[1], vocab = tensor.dims[2];
+  logits.resize(tensor.dims[0]);
+  for (int64_t b = 0; b < tensor.dims[0]; ++b)
+    for (int64_t t = 0; t < tokens; ++t) {
+      const auto* const from = &values[(b * tokens + t) * vocab];
+      logits[b].emplace_back(from, from + vocab);
+    }
+}
+
+absl::Status Call(const std::vector<ModelPart>& parts, Device& device) {
+  absl::Status status = InOrder(parts)(device.stream());
+  status.Update(device.Synchronize());
+  return status;
+}
+
+absl::StatusOr<Logits> RunModel(const Golden& golden,
+                                const Checkpoint& checkpoint, DType dtype,
+                                int64_t chunk, LogitsOf logits_of,
+                                Device& device) {
+  const auto batch = static_cast<int64_t>(golden.prompt.size());
+  const int64_t length = golden.length();
+  const auto steps = static_cast<int64_t>(golden.decode[0].size());
+  auto model = Model::Make(golden.config,
+                           {.dtype = dtype,
+                            .batch = batch,
+                            .prompt = length,
+                            .capacity = length + steps,
+                            .chunk = chunk,
+                            .logits = logits_of,
+                            .context = length + steps - 1},
+                           {}, &checkpoint, 1, device);
+  if (!model.ok()) return model.status();
+  std::vector<int32_t> tokens;
+  for (const auto& sequence : golden.prompt)
+    tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+  absl::Status status = (*model)->SetPrompt(tokens);
+  if (status.ok()) status = Call((*model)->prompt_parts(), device);
+  if (!status.ok()) return status;
+  Logits logits;
+  Append((*model)->logits(), device, logits);
+  for (int64_t i = 0; i < steps; ++i) {
+    const auto parts = (*model)->PlanStep(length + i);
+    if (!parts.ok()) return parts.status();
+    tokens.clear();
+    for (const auto& sequence : golden.decode) tokens.push_back(sequence[i]);
+    status = (*model)->SetStepTokens(tokens);
+    if (status.ok()) status = Call(*parts, device);
+    if (!status.ok()) return status;
+    Append((*model)->step_logits(), device, logits);
+  }
+  return logits;
+}
+
+Logits Expected(const Golden& golden, LogitsOf logits_of) {
+  Logits logits = golden.prefill_logits;
+  for (size_t b = 0; b < logits.size(); ++b) {
+    if (logits_of == LogitsOf::kLast) logits[b] = {logits[b].back()};
+    logits[b].insert(logits[b].end(), golden.decode_logits[b].begin(),
+                     golden.decode_logits[b].end());
+  }
+  return logits;
+}
+
+// The largest |a - b| over the rms of b.
+double Difference(const Logits& a, const Logits& b) {
+  double squares = 0, worst = 0;
+  int64_t count = 0;
+  EXPECT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < b.size(); ++i) {
+    EXPECT_EQ(a[i].size(), b[i].size());
+    for (size_t t = 0; t < b[i].size(); ++t) {
+      EXPECT_EQ(a[i][t].size(), b[i][t].size());
+      for (size_t v = 0; v < b[i][t].size(); ++v) {
+        squares += b[i][t][v] * b[i][t][v];
+        ++count;
+        const double difference = std::fabs(a[i][t][v] - b[i][t][v]);
+        worst = difference <= worst ? worst : difference;  // NaN is worst
+      }
+    }
+  }
+  return worst / std::sqrt(squares / static_cast<double>(count));
+}
+
+class Models : public testing::TestWithParam<const char*> {};
+
+constexpr double kF32 = 1e-4;
+
+TEST_P(Models, LogitsAreTheDefinitions) {
+  auto device = *MakeCpuDevice({});
+  const Golden golden = Golden::Read(GetParam());
+  for (int64_t chunk : {64, 16, 7}) {
+    SCOPED_TRACE(chunk);
+    for (LogitsOf of : {LogitsOf::kAll, LogitsOf::kLast}) {
+      const auto logits =
+          RunModel(golden, *golden.checkpoint, DType::kF32, chunk, of, *device);
+      ASSERT_TRUE(logits.ok()) << logits.status();
+      EXPECT_LE(Difference(*logits, Expected(golden, of)), kF32);
+    }
+  }
+}
+
+TEST_P(Models, ABatchIsItsSequences) {
+  auto device = *MakeCpuDevice({});
+  const Golden golden = Golden::Read(GetParam());
+  for (size_t b = 0; b < golden.prompt.size(); ++b) {
+    const Golden one = golden.Sequence(b);
+    const auto logits = RunModel(one, *golden.checkpoint, DType::kF32, 64,
+                                 LogitsOf::kAll, *device);
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    EXPECT_LE(Difference(*logits, Expected(one, LogitsOf::kAll)), kF32);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Models, testing::ValuesIn(kModels));
+
+}  // namespace
+}  // namespace seqmark
