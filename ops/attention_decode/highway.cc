@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Attention of one token on the CPU, bound by memory: threads over pieces of
-// the keys of a sequence and key head, whose results are combined at the end.
-// A row of keys or values is read and widened once for up to four query heads
-// of its group, in registers; rows, which lie apart in a cache, are asked for
-// ahead. A dot product's lanes are added up for as many keys at once as a
-// vector has lanes.
+// the keys of a sequence, whose results are combined at the end. A piece is of
+// all key heads where there are enough, so that memory is read in order; the
+// next block of keys is asked for while one is worked on. A row of keys or
+// values is widened once for up to four query heads of its group, in registers.
+// A dot product's lanes are added up for as many keys at once as a vector has
+// lanes.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "ops/attention_decode/highway.cc"
 #include "hwy/foreach_target.h"
@@ -34,6 +35,7 @@ struct AttentionDecodeCall {
   AttentionDecode::Problem p;
   AttentionDecode::Args a;
   int64_t splits = 1;         // pieces of the keys
+  int64_t piece_heads = 1;    // key heads of a piece; divides kv_heads
   int64_t row = kLanes;       // floats: head_dim, padded
   float* queries = nullptr;   // (batch, heads, row), scaled
   float* outputs = nullptr;   // (batch, kv_heads, splits, group, row)
@@ -188,7 +190,7 @@ HWY_INLINE void PrefetchRow(const T* row, int64_t dim) {
   for (int64_t i = 0; i < dim; i += 64 / sizeof(T)) hwy::Prefetch(row + i);
 }
 
-// Where one piece reads and writes.
+// Where one key head of a piece reads and writes.
 template <class T>
 struct Piece {
   const float* q;  // (group, row)
@@ -202,18 +204,24 @@ struct Piece {
 };
 
 // scores = q . k of the `keys` keys from `first`; beyond them anything.
+// Meanwhile it asks for the next block: `head` of piece_heads for its share of
+// the keys, whole rows.
 template <class T>
-void Scores(const AttentionDecodeCall& c, const Piece<T>& piece, int64_t first,
-            int64_t keys) {
-  constexpr int64_t kAhead = 32;
+void Scores(const AttentionDecodeCall& c, const Piece<T>& piece, int64_t head,
+            int64_t first, int64_t keys) {
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   const int64_t dim = c.p.head_dim;
   for (int64_t j = 0; j < keys; j += lanes) {
-    for (int64_t i = j; i < std::min(j + lanes, keys); ++i) {
-      if (first + i + kAhead < piece.keys)
-        PrefetchRow(piece.k + (first + i + kAhead) * piece.k_stride, dim);
-      PrefetchRow(piece.v + (first + i) * piece.v_stride, dim);
+    const auto share = [&](int64_t at) {
+      return first + kBlock + (head * kBlock + at) / c.piece_heads;
+    };
+    for (int64_t i = share(j); i < std::min(share(j + lanes), piece.keys);
+         ++i) {
+      PrefetchRow(piece.k + i * piece.k_stride - head * dim,
+                  c.piece_heads * dim);
+      PrefetchRow(piece.v + i * piece.v_stride - head * dim,
+                  c.piece_heads * dim);
     }
     ForEachHeadTile(c.p.group(), [&](int64_t h, auto heads) {
       for (int64_t i = 0; i < lanes; i += 2) {
@@ -275,40 +283,49 @@ void Values(const AttentionDecodeCall& c, const Piece<T>& piece, int64_t first,
   });
 }
 
-// Piece `item` of batch x kv_heads x splits.
+// Piece `item` of batch x (kv_heads / piece_heads) x splits.
 template <class T>
 void Attend(const AttentionDecodeCall& c, int64_t item, float* scratch) {
   const AttentionDecode::Problem& p = c.p;
-  const int64_t group = p.group(), unit = item / c.splits;
-  const int64_t b = unit / p.kv_heads, g = unit % p.kv_heads;
-  const int64_t begin = item % c.splits * c.blocks() / c.splits * kBlock;
-  const int64_t end = std::min(
-      (item % c.splits + 1) * c.blocks() / c.splits * kBlock, p.keys());
-  const auto at = [&](const Tensor& t) {
-    return t.as<T>() + b * t.strides[0] +
-           (p.first_key() + begin) * t.strides[1] + g * p.head_dim;
-  };
+  const int64_t group = p.group(), split = item % c.splits;
+  const int64_t unit = item / c.splits * c.piece_heads;  // first of the piece
+  const int64_t begin = split * c.blocks() / c.splits * kBlock;
+  const int64_t end =
+      std::min((split + 1) * c.blocks() / c.splits * kBlock, p.keys());
   float* const factors = scratch;
-  const Piece<T> piece = {
-      .q = c.queries + unit * group * c.row,
-      .k = at(c.a.k),
-      .v = at(c.a.v),
-      .k_stride = c.a.k.strides[1],
-      .v_stride = c.a.v.strides[1],
-      .keys = end - begin,
-      .o = c.outputs + item * group * c.row,
-      .greatest = c.greatest + item * group,
-      .sums = c.sums + item * group,
-      .scores = scratch + c.padded_group(),
-      .lane_sums = scratch + c.padded_group() + group * kBlock};
-  std::fill_n(piece.o, group * c.row, 0.0f);
-  std::fill_n(piece.greatest, group, -HUGE_VALF);
-  std::fill_n(piece.sums, group, 0.0f);
-  for (int64_t first = 0; first < piece.keys; first += kBlock) {
-    const int64_t keys = std::min(kBlock, piece.keys - first);
-    Scores(c, piece, first, keys);
-    for (int64_t h = 0; h < group; ++h) factors[h] = Weights(piece, h, keys);
-    Values(c, piece, first, keys, factors);
+  const auto piece_of = [&](int64_t head) {
+    const int64_t b = unit / p.kv_heads, g = unit % p.kv_heads + head;
+    const auto at = [&](const Tensor& t) {
+      return t.as<T>() + b * t.strides[0] +
+             (p.first_key() + begin) * t.strides[1] + g * p.head_dim;
+    };
+    const int64_t index = ((unit + head) * c.splits + split) * group;
+    float* const scores = scratch + c.padded_group();
+    return Piece<T>{.q = c.queries + (unit + head) * group * c.row,
+                    .k = at(c.a.k),
+                    .v = at(c.a.v),
+                    .k_stride = c.a.k.strides[1],
+                    .v_stride = c.a.v.strides[1],
+                    .keys = end - begin,
+                    .o = c.outputs + index * c.row,
+                    .greatest = c.greatest + index,
+                    .sums = c.sums + index,
+                    .scores = scores,
+                    .lane_sums = scores + group * kBlock};
+  };
+  for (int64_t first = 0; first < end - begin; first += kBlock) {
+    const int64_t keys = std::min(kBlock, end - begin - first);
+    for (int64_t head = 0; head < c.piece_heads; ++head) {
+      const Piece<T> piece = piece_of(head);
+      if (first == 0) {
+        std::fill_n(piece.o, group * c.row, 0.0f);
+        std::fill_n(piece.greatest, group, -HUGE_VALF);
+        std::fill_n(piece.sums, group, 0.0f);
+      }
+      Scores(c, piece, head, first, keys);
+      for (int64_t h = 0; h < group; ++h) factors[h] = Weights(piece, h, keys);
+      Values(c, piece, first, keys, factors);
+    }
   }
 }
 
@@ -360,7 +377,7 @@ void Combine(const AttentionDecodeCall& c, int64_t head) {
 
 void AttentionDecodeRun(const AttentionDecodeCall& c) {
   const int64_t heads = c.p.batch * c.p.heads;
-  const int64_t pieces = c.p.batch * c.p.kv_heads * c.splits;
+  const int64_t pieces = c.p.batch * (c.p.kv_heads / c.piece_heads) * c.splits;
   DispatchDType(c.p.dtype, [&](auto tag) {
     using T = decltype(tag);
 #pragma omp parallel
@@ -391,10 +408,16 @@ absl::StatusOr<Launch> Plan(const AttentionDecode::Problem& p,
   AttentionDecodeCall call{.p = p, .a = a};
   constexpr int64_t kLanes = AttentionDecodeCall::kLanes;
   call.row = (p.head_dim + kLanes - 1) / kLanes * kLanes;
-  // Some four pieces a thread, so that none waits long for the last.
-  const int64_t units = p.batch * p.kv_heads;
-  call.splits = std::clamp<int64_t>((4 * device.threads() + units - 1) / units,
-                                    1, call.blocks());
+  // Some four pieces a thread, so that none waits long for the last; of single
+  // heads where there would be fewer than two.
+  const auto pieces_of = [&](int64_t heads) {
+    const int64_t units = p.batch * (p.kv_heads / heads);
+    call.piece_heads = heads;
+    call.splits = std::clamp<int64_t>(
+        (4 * device.threads() + units - 1) / units, 1, call.blocks());
+    return units * call.splits;
+  };
+  if (pieces_of(p.kv_heads) < 2 * device.threads()) pieces_of(1);
   const int64_t heads = p.batch * p.heads, pieces = heads * call.splits;
   // Each part on cache lines of its own.
   int64_t floats = 0;

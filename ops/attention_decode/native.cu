@@ -198,17 +198,13 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
 absl::StatusOr<Launch> Plan(const AttentionDecode::Problem& p,
                             const AttentionDecode::Args& a, Device& device) {
   if (absl::Status s = CheckAligned(p, a); !s.ok()) return s;
-  switch (p.dtype) {
-    case DType::kBF16:
-      return PlanTyped<__nv_bfloat16>(p, a, device);
-    case DType::kF16:
-      return PlanTyped<__half>(p, a, device);
-    case DType::kF32:
-      return PlanTyped<float>(p, a, device);
-    case DType::kF64:
-      break;
-  }
-  return absl::UnimplementedError("f64 is for references");
+  absl::StatusOr<Launch> launch = absl::UnknownError("no plan");
+  absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
+    launch = PlanTyped<decltype(tag)>(p, a, device);
+    return launch.status();
+  });
+  if (!status.ok()) return status;
+  return launch;
 }
 
 const bool registered = AddProvider<AttentionDecode>(

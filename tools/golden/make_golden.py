@@ -225,9 +225,8 @@ def attention_decode() -> Iterator[Case]:
         }
         first = max(0, seqlen - window) if window else 0
         k, v = (t[x][:, first:].transpose(1, 2) for x in "kv")
-        t["o"] = F.scaled_dot_product_attention(
-            t["q"].unsqueeze(2), k, v, enable_gqa=True
-        ).squeeze(2)
+        o = F.scaled_dot_product_attention(t["q"].unsqueeze(2), k, v, enable_gqa=True)
+        t["o"] = o.squeeze(2)
         yield (
             problem(
                 batch, seqlen, heads=heads, kv_heads=kv_heads, head_dim=head_dim, window=window
