@@ -29,83 +29,101 @@ namespace seqmark {
 
 inline constexpr int kStepThreads = 128;  // most of a block
 
-struct StepShape {
-  int team = 32;            // lanes of a row, a power of two
-  unsigned row_blocks = 1;  // blocks of a slice
-};
+// Loads before this are issued before those after it. Left alone, the compiler
+// puts loads off, behind arithmetic that waits for others.
+__device__ __forceinline__ void KeepOrder() { __syncwarp(); }
 
-// kVec: states of an access. kPacks: accesses of a row by a thread.
+// Grid (blocks of a slice's rows, slices, batch). kVec: states of an access.
+// kPacks: accesses of a row by a thread. `team`: lanes of a row, a power of
+// two.
+//
+// What lies beyond the last row or state is loaded as the last one is, so that
+// no load waits behind a branch, and goes nowhere: it meets a C of zero, and
+// only stores ask.
 template <class T, bool kRowDecay, int kVec, int kPacks, int kRows>
 __global__ void __launch_bounds__(kStepThreads)
-    SsmStepKernel(const SsmStep s, const StepShape shape) {
+    SsmStepKernel(const SsmStep s, const int team_bits) {
   using States = Pack<float, kVec>;
   using Inputs = Pack<T, kVec>;
   constexpr float kLog2E = 1.4426950408889634f;
-  const unsigned unit = blockIdx.x / shape.row_blocks;  // (batch, slice)
-  const unsigned slices = static_cast<unsigned>(s.slices);
-  const int64_t batch = unit / slices;
-  const int64_t slice = unit % slices;
-  const int lane = threadIdx.x & (shape.team - 1);
-  const int teams = blockDim.x / shape.team;
+  const int slice = blockIdx.y;
+  const int64_t batch = blockIdx.z;
+  const int team = 1 << team_bits;
+  const int lane = threadIdx.x & (team - 1);
+  const int teams = blockDim.x >> team_bits;
   const int rows = static_cast<int>(s.rows);
   const int d_state = static_cast<int>(s.d_state);
   // Rows of a block in turn over its teams: neighbours are read together.
-  const int first = (blockIdx.x % shape.row_blocks) * (teams * kRows) +
-                    threadIdx.x / shape.team;
-  const auto row_of = [&](int r) { return first + r * teams; };
-  const auto state_of = [&](int i) { return (i * shape.team + lane) * kVec; };
-  const auto at = [&](const SsmStep::View& view, int64_t i) {
-    return static_cast<T*>(view.data) + batch * view.stride + i;
+  const int first = blockIdx.x * (teams * kRows) + (threadIdx.x >> team_bits);
+  int row[kRows], state[kPacks];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) row[r] = min(first + r * teams, rows - 1);
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i)
+    state[i] = min((i * team + lane) * kVec, d_state - kVec);
+  const auto has_row = [&](int r) { return first + r * teams < rows; };
+  const auto has_state = [&](int i) {
+    return (i * team + lane) * kVec < d_state;
   };
 
-  States h[kRows][kPacks] = {}, rate[kRows][kPacks] = {};
-  const int64_t first_state = unit * s.rows * d_state;
+  States h[kRows][kPacks], rate[kRows][kPacks];
+  const int64_t first_row = (batch * gridDim.y + slice) * rows;
+  const float* const from = s.state + first_row * d_state;
+  float* const to = s.state_out + first_row * d_state;
 #pragma unroll
   for (int r = 0; r < kRows; ++r)
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
-      if (row_of(r) >= rows || state_of(i) >= d_state) continue;
-      const int64_t in_slice = int64_t{row_of(r)} * d_state + state_of(i);
-      h[r][i] =
-          *reinterpret_cast<const States*>(s.state + first_state + in_slice);
+      const int64_t at = int64_t{row[r]} * d_state + state[i];
+      h[r][i] = *reinterpret_cast<const States*>(from + at);
       if constexpr (kRowDecay)
-        rate[r][i] = *reinterpret_cast<const States*>(s.A + in_slice);
+        rate[r][i] = *reinterpret_cast<const States*>(s.A + at);
     }
+  KeepOrder();
 
-  // Steps: one a row or one for all.
+  const auto at = [&](const SsmStep::View& view, int64_t i) {
+    return static_cast<T*>(view.data) + batch * view.stride + i;
+  };
+  // Steps: one a row, or one for all.
   constexpr int kSteps = kRowDecay ? kRows : 1;
-  float dt[kSteps] = {}, bias[kSteps] = {}, skip[kSteps] = {};
+  const auto step_of = [&](int r) { return kRowDecay ? row[r] : slice; };
+  const int64_t first_x = int64_t{slice} * rows;
+  T dt[kSteps], x[kRows], gate[kRows] = {};
+  float bias[kSteps] = {}, skip[kSteps] = {}, slice_rate = 0.0f;
 #pragma unroll
-  for (int r = 0; r < kSteps; ++r) {
-    const int64_t i = kRowDecay ? row_of(r) : slice;
-    if (kRowDecay && i >= rows) continue;
-    dt[r] = ToFloat(*at(s.dt, i));
-    if (s.dt_bias != nullptr) bias[r] = s.dt_bias[i];
-    if (s.D != nullptr) skip[r] = s.D[i];
-  }
-  float slice_rate = 0.0f;
+  for (int r = 0; r < kRows; ++r) x[r] = *at(s.x, first_x + row[r]);
   if constexpr (!kRowDecay) slice_rate = s.A[slice];
-  float x[kRows] = {}, gate[kRows] = {};
+  if (s.dt_bias != nullptr) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    if (row_of(r) >= rows) continue;
-    x[r] = ToFloat(*at(s.x, slice * rows + row_of(r)));
-    if (s.z.data != nullptr)
-      gate[r] = ToFloat(*at(s.z, slice * rows + row_of(r)));
+    for (int r = 0; r < kSteps; ++r) bias[r] = s.dt_bias[step_of(r)];
+  }
+  if (s.D != nullptr) {
+#pragma unroll
+    for (int r = 0; r < kSteps; ++r) skip[r] = s.D[step_of(r)];
+  }
+  if (s.z.data != nullptr) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) gate[r] = *at(s.z, first_x + row[r]);
   }
   Inputs b[kPacks], c[kPacks];
-  const int64_t group = slice / s.slices_per_group * d_state;
+  unsigned group = 0;
+  if constexpr (!kRowDecay)
+    group = blockIdx.y / static_cast<unsigned>(s.slices_per_group);
 #pragma unroll
   for (int i = 0; i < kPacks; ++i) {
-    if (state_of(i) >= d_state) continue;
-    b[i] = *reinterpret_cast<const Inputs*>(at(s.B, group + state_of(i)));
-    c[i] = *reinterpret_cast<const Inputs*>(at(s.C, group + state_of(i)));
+    const int64_t at_state = int64_t{group} * d_state + state[i];
+    b[i] = *reinterpret_cast<const Inputs*>(at(s.B, at_state));
+    c[i] = *reinterpret_cast<const Inputs*>(at(s.C, at_state));
   }
-
-  float step[kSteps];
+  // Last what is waited for first: all else is on its way by then.
+  KeepOrder();
 #pragma unroll
-  for (int r = 0; r < kSteps; ++r) step[r] = SoftplusFast(dt[r] + bias[r]);
-  float slice_decay = 0.0f;
+  for (int r = 0; r < kSteps; ++r) dt[r] = *at(s.dt, step_of(r));
+
+  float step[kSteps], slice_decay = 0.0f;
+#pragma unroll
+  for (int r = 0; r < kSteps; ++r)
+    step[r] = SoftplusFast(ToFloat(dt[r]) + bias[r]);
   if constexpr (!kRowDecay)
     slice_decay = Exp2Fast(step[0] * kLog2E * slice_rate);
 
@@ -113,34 +131,35 @@ __global__ void __launch_bounds__(kStepThreads)
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const float row_step = step[kRowDecay ? r : 0];
-    const float input = row_step * x[r];
+    const float input = row_step * ToFloat(x[r]);
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
-      if (row_of(r) >= rows || state_of(i) >= d_state) continue;
-      States next;
 #pragma unroll
       for (int v = 0; v < kVec; ++v) {
         float decay = slice_decay;
         if constexpr (kRowDecay)
           decay = Exp2Fast(row_step * kLog2E * rate[r][i].v[v]);
-        next.v[v] = fmaf(decay, h[r][i].v[v], input * ToFloat(b[i].v[v]));
-        sum[r] = fmaf(ToFloat(c[i].v[v]), next.v[v], sum[r]);
+        const float next =
+            fmaf(decay, h[r][i].v[v], input * ToFloat(b[i].v[v]));
+        const float weight = has_state(i) ? ToFloat(c[i].v[v]) : 0.0f;
+        sum[r] = fmaf(weight, next, sum[r]);
+        h[r][i].v[v] = next;
       }
-      *reinterpret_cast<States*>(s.state_out + first_state +
-                                 int64_t{row_of(r)} * d_state + state_of(i)) =
-          next;
+      if (has_row(r) && has_state(i))
+        *reinterpret_cast<States*>(to + int64_t{row[r]} * d_state + state[i]) =
+            h[r][i];
     }
   }
-  for (int other = shape.team / 2; other > 0; other /= 2)
+  for (int other = team / 2; other > 0; other /= 2)
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
       sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], other);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    if (lane != (r & (shape.team - 1)) || row_of(r) >= rows) continue;
-    float y = fmaf(skip[kRowDecay ? r : 0], x[r], sum[r]);
-    if (s.z.data != nullptr) y *= SiluFast(gate[r]);
-    *at(s.y, slice * rows + row_of(r)) = FromFloat<T>(y);
+    float y = fmaf(skip[kRowDecay ? r : 0], ToFloat(x[r]), sum[r]);
+    if (s.z.data != nullptr) y *= SiluFast(ToFloat(gate[r]));
+    if (lane == (r & (team - 1)) && has_row(r))
+      *at(s.y, first_x + row[r]) = FromFloat<T>(y);
   }
 }
 
@@ -160,33 +179,35 @@ absl::StatusOr<Launch> PlanSsmStepOf(const SsmStep& s) {
                     aligned(s.B.data, 4 * sizeof(T)) && s.B.stride % 4 == 0 &&
                     aligned(s.C.data, 4 * sizeof(T)) && s.C.stride % 4 == 0;
   const auto packs = static_cast<unsigned>(wide ? s.d_state / 4 : s.d_state);
-  StepShape shape;
-  shape.team = static_cast<int>(std::min(32u, std::bit_ceil(packs)));
+  const int team = static_cast<int>(std::min(32u, std::bit_ceil(packs)));
   // Four rows a thread where one each would take more than a wave of warps.
   const int64_t units = s.batch * s.slices;
-  const int64_t warps = units * s.rows * shape.team / 32;
+  const int64_t warps = units * s.rows * team / 32;
   const int rows = wide && warps > int64_t{multiprocessors} * 48 ? 4 : 1;
   const auto blocks_of = [&](int threads) {  // of a slice
-    const int64_t rows_of_block = threads / shape.team * rows;
+    const int64_t rows_of_block = threads / team * rows;
     return (s.rows + rows_of_block - 1) / rows_of_block;
   };
   int threads = kStepThreads;
   while (threads > 32 && units * blocks_of(threads) < multiprocessors)
     threads /= 2;
-  const int64_t grid = units * blocks_of(threads);
-  if (s.d_state > 256 || grid > INT32_MAX || s.rows > INT32_MAX / 2)
+  if (s.d_state > 256 || s.rows > INT32_MAX / 2 || s.slices > 65535 ||
+      s.batch > 65535)
     return absl::UnimplementedError(
-        "needs d_state <= 256 and batch * channels < 2^30");
-  shape.row_blocks = static_cast<unsigned>(blocks_of(threads));
+        "needs d_state <= 256, less than 2^30 channels, and fewer than 2^16 "
+        "heads and sequences");
   const auto kernel = !wide ? SsmStepKernel<T, kRowDecay, 1, 8, 1>
                       : packs <= 32
                           ? (rows == 1 ? SsmStepKernel<T, kRowDecay, 4, 1, 1>
                                        : SsmStepKernel<T, kRowDecay, 4, 1, 4>)
                           : (rows == 1 ? SsmStepKernel<T, kRowDecay, 4, 2, 1>
                                        : SsmStepKernel<T, kRowDecay, 4, 2, 4>);
-  return [s, shape, kernel, grid = static_cast<unsigned>(grid),
-          threads](Stream stream) {
-    kernel<<<grid, threads, 0, AsCudaStream(stream)>>>(s, shape);
+  const dim3 grid(static_cast<unsigned>(blocks_of(threads)),
+                  static_cast<unsigned>(s.slices),
+                  static_cast<unsigned>(s.batch));
+  const int team_bits = std::countr_zero(static_cast<unsigned>(team));
+  return [s, team_bits, kernel, grid, threads](Stream stream) {
+    kernel<<<grid, threads, 0, AsCudaStream(stream)>>>(s, team_bits);
     return LaunchStatus("SsmStepKernel");
   };
 }

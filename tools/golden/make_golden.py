@@ -350,9 +350,7 @@ def selective_scan() -> Iterator[Case]:
         yield problem(batch, seqlen, d_inner=d_inner, d_state=d_state, **options), t
 
 
-def ssd_recurrence(
-    t: dict[str, Tensor], initial_state: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def ssd_recurrence(t: dict[str, Tensor], initial_state: Tensor | None) -> tuple[Tensor, Tensor]:
     """The outputs, before the gate, and the last state of Mamba-2's scan."""
     batch, seqlen, heads, head_dim = t["x"].shape
     step = F.softplus(t["dt"] + t.get("dt_bias", 0.0))  # (b, l, h)
