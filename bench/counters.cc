@@ -38,15 +38,19 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
   set("bytes_per_second", bytes / seconds);
   set("flops", cost.flops());
   set("flops_per_second", cost.flops() / seconds);
-  set("tokens_per_second", static_cast<double>(row.name().batch) *
-                               static_cast<double>(row.name().seqlen) /
-                               seconds);
+  set("tokens_per_second", row.tokens() / seconds);
   set("peak_memory", static_cast<double>(m.memory.peak));
   set_if("memory_workspace", static_cast<double>(m.memory.workspace));
   set("plan_seconds", m.plan_seconds);
   set_if("graph_time", m.graph_seconds);
   set_if("host_time", m.samples.host_seconds);
   set_if("clock", m.samples.clock_hz);
+
+  for (const auto& [name, value] : m.of_row) set(name.c_str(), value);
+  double sum = 0;
+  for (const auto& [name, part] : m.class_seconds) sum += part;
+  for (const auto& [name, part] : m.class_seconds)
+    set(absl::StrCat("share_", name).c_str(), part / sum);
 
   const LeastTime least = LeastSeconds(cost, row.name().dtype, row.bytes_read(),
                                        row.bytes_written(), m.cache, ceilings);

@@ -20,6 +20,9 @@ struct Measurement {
   MemoryUse memory;
   double plan_seconds = 0;
   double graph_seconds = 0;  // 0: not measured
+  // Seconds by what they are booked under; empty: a row of one call.
+  std::map<std::string, double> class_seconds;
+  std::map<std::string, double> of_row;  // the row's own counters
   CacheState cache = CacheState::kHot;
 };
 

@@ -6,6 +6,7 @@
 
 #include "bench/options.h"
 #include "bench/selection.h"
+#include "bench/setup.h"
 #include "bench/supervisor.h"
 #include "bench/worker.h"
 
@@ -21,6 +22,7 @@ int Fail(const absl::Status& status) {
 int Main(int argc, char** argv) {
   const absl::StatusOr<Options> options = ParseOptions(argc, argv);
   if (!options.ok()) return Fail(options.status());
+  if (absl::Status s = RunSetups(*options); !s.ok()) return Fail(s);
   if (options->worker_fd >= 0) return WorkerMain(*options);
   auto rows = SelectRows(*options);
   if (!rows.ok()) return Fail(rows.status());

@@ -51,6 +51,19 @@ ABSL_FLAG(
 ABSL_FLAG(
     bool, isolate, true,
     "Run rows in worker processes, so that one that dies loses only itself.");
+ABSL_FLAG(std::string, model_providers, "",
+          "Providers inside whole models: attention:cudnn,gemm:cublaslt; "
+          "others take the fastest.");
+ABSL_FLAG(int64_t, prefill_chunk, 0,
+          "Tokens of each sequence in a chunk of a prompt; 0: 16384 together.");
+ABSL_FLAG(std::string, logits, "last",
+          "Logits that a prompt makes: last (of the last position) or all.");
+ABSL_FLAG(std::string, config, "",
+          "Comma list of config.json files whose models to add, with random "
+          "weights.");
+ABSL_FLAG(std::string, checkpoint, "",
+          "Comma list of folders with config.json and safetensors whose models "
+          "to add.");
 ABSL_FLAG(int, worker_fd, -1, "Internal: the pipe of a worker process.");
 
 namespace seqmark {
@@ -192,6 +205,17 @@ absl::Status ReadSampling(Options& options) {
   options.recalibrate = absl::GetFlag(FLAGS_recalibrate);
   options.isolate = absl::GetFlag(FLAGS_isolate);
   options.worker_fd = absl::GetFlag(FLAGS_worker_fd);
+  options.model_providers = absl::GetFlag(FLAGS_model_providers);
+  options.prefill_chunk = absl::GetFlag(FLAGS_prefill_chunk);
+  if (options.prefill_chunk < 0)
+    return Wrong("prefill_chunk", absl::StrCat(options.prefill_chunk),
+                 "0 or more");
+  const std::string logits = absl::GetFlag(FLAGS_logits);
+  if (logits != "last" && logits != "all")
+    return Wrong("logits", logits, "last or all");
+  options.all_logits = logits == "all";
+  options.configs = SplitList(absl::GetFlag(FLAGS_config));
+  options.checkpoints = SplitList(absl::GetFlag(FLAGS_checkpoint));
   return status;
 }
 

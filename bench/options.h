@@ -47,6 +47,12 @@ struct Options {
   uint64_t seed = 1;
   bool recalibrate = false;
   bool isolate = true;
+  // Whole models' rows.
+  std::string model_providers;       // attention:native,gemm:cublaslt
+  int64_t prefill_chunk = 0;         // tokens of a sequence; 0: by default
+  bool all_logits = false;           // of every position, not the last alone
+  std::vector<std::string> configs;  // models to add: config.json's
+  std::vector<std::string> checkpoints;  // and folders with weights
   int worker_fd = -1;  // a worker's end of the pipe to its supervisor
 
   // What to start a worker with. It takes its rows from the supervisor and

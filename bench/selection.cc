@@ -27,6 +27,8 @@ struct PresetPart {
   std::vector<DType> dtypes;
   std::vector<int64_t> seqlens;  // empty: all
   int64_t max_batch;
+  // Of whole models: they take longer. Empty: none, unless `seqlens` is too.
+  std::vector<int64_t> model_seqlens = {};
 };
 
 const std::vector<PresetPart>& PresetParts() {
@@ -51,13 +53,15 @@ const std::vector<PresetPart>& PresetParts() {
        {"qwen2.5-0.5b", "mamba-130m", "mamba2-130m"},
        {kBF16},
        {1, 1024, 4096, 16384},
-       1},
+       1,
+       {1024}},
       {Preset::kDefault,
        DeviceKind::kCuda,
        {"qwen2.5-1.5b", "mamba-790m", "mamba2-780m", "mamba2-8b"},
        {kBF16},
        {1, 1024, 4096, 16384, 65536},
-       1},
+       1,
+       {1024, 8192, 65536}},
       {Preset::kFull, DeviceKind::kCpu, {}, {kBF16, kF16, kF32}, {}, INT64_MAX},
       {Preset::kFull,
        DeviceKind::kCuda,
@@ -69,13 +73,22 @@ const std::vector<PresetPart>& PresetParts() {
   return *parts;
 }
 
+bool IsWholeModel(const RowName& name) {
+  return name.op == "prefill" || name.op == "decode" ||
+         name.op == "max_context";
+}
+
 bool InPreset(Preset preset, const RowName& name) {
-  for (const PresetPart& part : PresetParts())
-    if (part.preset == preset && part.device == name.device)
-      return (part.models.empty() || Contains(part.models, name.model())) &&
-             Contains(part.dtypes, name.dtype) &&
-             (part.seqlens.empty() || Contains(part.seqlens, name.seqlen)) &&
-             name.batch <= part.max_batch;
+  for (const PresetPart& part : PresetParts()) {
+    if (part.preset != preset || part.device != name.device) continue;
+    const auto& seqlens =
+        IsWholeModel(name) ? part.model_seqlens : part.seqlens;
+    return (part.models.empty() || Contains(part.models, name.model())) &&
+           Contains(part.dtypes, name.dtype) &&
+           (part.seqlens.empty() ||
+            (name.limit.empty() && Contains(seqlens, name.seqlen))) &&
+           name.batch <= part.max_batch;
+  }
   return false;
 }
 

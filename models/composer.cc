@@ -42,7 +42,8 @@ Launch InOrder(const std::vector<ModelPart>& parts) {
 
 absl::StatusOr<double> Composer::Time(const Launch& launch) {
   constexpr int kWarmUp = 2, kSamples = 11;
-  const auto source = device_->MakeSampleSource(launch, CacheState::kCold);
+  const auto source =
+      device_->MakeSampleSource(launch, CacheState::kCold, false);
   if (auto batch = source->Take(kWarmUp); !batch.ok()) return batch.status();
   auto batch = source->Take(kSamples);
   if (!batch.ok()) return batch.status();

@@ -137,16 +137,17 @@ absl::Status Composer::Add(OpClass op_class,
                            typename Op::Args args) {
   ModelPart part = {.op_class = op_class, .name = std::string(Op::kName)};
   absl::Status status;
-  std::string key =
-      absl::StrCat(Op::kName, counts_only() ? "" : device_->fingerprint());
+  std::string key;
+  if (!counts_only()) key = absl::StrCat(Op::kName, device_->fingerprint());
   Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
     if (!tensor || tensor.dims != spec.dims || tensor.dtype != spec.dtype)
       status.Update(absl::InternalError(
           absl::StrCat(Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
                        ", expected ", Name(spec.dtype), "(",
                        absl::StrJoin(spec.dims, ", "), ")")));
-    absl::StrAppend(&key, " ", tensor.DebugString(), "/",
-                    absl::StrJoin(tensor.strides, ","));
+    if (!counts_only())
+      absl::StrAppend(&key, " ", tensor.DebugString(), "/",
+                      absl::StrJoin(tensor.strides, ","));
     part.bytes += static_cast<double>(BytesTouched(spec));
   });
   if (!status.ok()) return status;

@@ -74,6 +74,7 @@ class Model {
       Device& device);
 
   const ModelMemory& memory() const { return memory_; }
+  Device& device() const { return *device_; }
   // The prompt from an empty state, to logits() of its last token or of all.
   const std::vector<ModelPart>& prompt_parts() const { return prompt_; }
   // A step after `context` tokens; each call does it again.
