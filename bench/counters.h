@@ -4,10 +4,12 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "fixtures/device.h"
+#include "fixtures/energy.h"
 #include "fixtures/roofline.h"
 #include "fixtures/row.h"
 #include "fixtures/sampler.h"
@@ -20,6 +22,7 @@ struct Measurement {
   MemoryUse memory;
   double plan_seconds = 0;
   double graph_seconds = 0;  // 0: not measured
+  std::optional<EnergyReading> energy;
   CacheState cache = CacheState::kHot;
 };
 
