@@ -39,6 +39,11 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
   set("flops", cost.flops());
   set("flops_per_second", cost.flops() / seconds);
   set("tokens_per_second", row.tokens() / seconds);
+  if (m.energy) {
+    set_if("energy", m.energy->joules);
+    set_if("energy_per_token", m.energy->joules / row.tokens());
+    set_if("power", m.energy->watts);
+  }
   set("peak_memory", static_cast<double>(m.memory.peak));
   set_if("memory_workspace", static_cast<double>(m.memory.workspace));
   set("plan_seconds", m.plan_seconds);

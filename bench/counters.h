@@ -4,10 +4,12 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "fixtures/device.h"
+#include "fixtures/energy.h"
 #include "fixtures/roofline.h"
 #include "fixtures/row.h"
 #include "fixtures/sampler.h"
@@ -23,6 +25,7 @@ struct Measurement {
   // Seconds by what they are booked under; empty: a row of one call.
   std::map<std::string, double> class_seconds;
   std::map<std::string, double> of_row;  // the row's own counters
+  std::optional<EnergyReading> energy;
   CacheState cache = CacheState::kHot;
 };
 

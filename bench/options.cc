@@ -38,6 +38,9 @@ ABSL_FLAG(
     double, noise, 0.005,
     "Stop when the 95 % interval of the median has this relative half-width.");
 ABSL_FLAG(double, max_time, 5, "Most seconds to sample one row.");
+ABSL_FLAG(double, energy_time, 0.2,
+          "Seconds, at most --max_time, in which a row's energy is measured, "
+          "where something counts it; 0: not at all.");
 ABSL_FLAG(double, row_timeout, 600,
           "Seconds after which a row without a result is given up.");
 ABSL_FLAG(
@@ -195,6 +198,10 @@ absl::Status ReadSampling(Options& options) {
   status.Update(positive(FLAGS_max_time, "max_time", options.max_time));
   status.Update(
       positive(FLAGS_row_timeout, "row_timeout", options.row_timeout));
+  options.energy_time = absl::GetFlag(FLAGS_energy_time);
+  if (!std::isfinite(options.energy_time) || options.energy_time < 0)
+    status.Update(Wrong("energy_time", absl::StrCat(options.energy_time),
+                        "seconds, or 0 for no energy"));
   auto limit = ParseBytes("memory_limit", absl::GetFlag(FLAGS_memory_limit));
   if (!limit.ok()) return limit.status();
   options.memory_limit = *limit;

@@ -41,6 +41,7 @@ struct Options {
   CacheChoice cache = CacheChoice::kAuto;
   double noise = 0.005;
   double max_time = 5;
+  double energy_time = 0.2;  // seconds; 0: no energy
   double row_timeout = 600;
   size_t memory_limit = 0;
   int threads = 0;

@@ -61,15 +61,29 @@ absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
                         ? MakeCpuDevice({.threads = options_.threads})
                         : MakeCudaDevice();
       if (!device.ok()) return device.status();
+      // While the device is still idle.
+      auto energy = MakeEnergyMeter(**device);
       auto ceilings = GetCeilings(**device, options_.recalibrate);
       if (!ceilings.ok()) return ceilings.status();
       (*device)->SetMemoryLimit(options_.memory_limit);
-      return Machine{*std::move(device), *std::move(ceilings)};
+      return Machine{*std::move(device), *std::move(ceilings),
+                     std::move(energy)};
     };
     it = machines_.emplace(kind, make()).first;
   }
   if (!it->second.ok()) return it->second.status();
   return &*it->second;
+}
+
+absl::StatusOr<std::unique_ptr<EnergyMeter>> RowRunner::MakeEnergyMeter(
+    const Device& device) const {
+  if (options_.energy_time == 0)
+    return absl::UnavailableError("not measured: --energy_time=0");
+  auto counter = device.OpenEnergyCounter();
+  if (!counter.ok()) return counter.status();
+  return EnergyMeter::Make(
+      *std::move(counter),
+      {.window_seconds = std::min(options_.energy_time, options_.max_time)});
 }
 
 absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
@@ -104,6 +118,14 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   if (m.samples.median < kGraphSeconds)
     if (const auto seconds = source->GraphSeconds(); seconds.ok())
       m.graph_seconds = *seconds;
+  if ((*machine)->energy.ok()) {
+    const auto energy =
+        (**(*machine)->energy).Measure(*source, m.samples.median);
+    if (energy.ok())
+      m.energy = *energy;
+    else if (!absl::IsUnavailable(energy.status()))
+      return energy.status();
+  }
 
   auto counters = MakeCounters(row, m, (*machine)->ceilings);
   if (!counters.ok()) return counters.status();
@@ -127,6 +149,18 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
                        ToJson((*machine)->ceilings));
     facts.emplace_back(absl::StrCat(device, "_cache"),
                        CacheFor(kind) == CacheState::kCold ? "cold" : "hot");
+    const auto& energy = (*machine)->energy;
+    const auto add = [&](absl::string_view name, const auto& value) {
+      facts.emplace_back(absl::StrCat(device, name), absl::StrCat(value));
+    };
+    if (!energy.ok()) {
+      add("_energy", energy.status().message());
+      continue;
+    }
+    add("_energy", (*energy)->name());
+    add("_energy_window_seconds", (*energy)->window_seconds());
+    add("_energy_update_seconds", (*energy)->update_seconds());
+    add("_idle_power_watts", (*energy)->idle_watts());
   }
   return facts;
 }

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "bench/options.h"
 #include "fixtures/device.h"
+#include "fixtures/energy.h"
 #include "fixtures/roofline.h"
 #include "fixtures/row.h"
 
@@ -43,7 +44,11 @@ class RowRunner {
   struct Machine {
     std::unique_ptr<Device> device;
     Ceilings ceilings;
+    absl::StatusOr<std::unique_ptr<EnergyMeter>>
+        energy;  // or why there is none
   };
+  absl::StatusOr<std::unique_ptr<EnergyMeter>> MakeEnergyMeter(
+      const Device& device) const;
   absl::StatusOr<Machine*> Get(DeviceKind kind);
 
   const Options& options_;

@@ -123,6 +123,8 @@ TEST_F(BenchTest, BadFlagsSayWhatIsRight) {
       {"--noise=0", "positive"},
       {"--noise=nan", "positive"},
       {"--max_time=-3", "positive"},
+      {"--energy_time=-1", "0 for no energy"},
+      {"--energy_time=nan", "0 for no energy"},
       {"--threads=-1", "0 or more"},
       {"--memory_limit=many", "24GiB"},
       {"--benchmark_filter=nothing_has_this_name", "no row matches"},
@@ -166,6 +168,32 @@ TEST_F(BenchTest, MeasuresRowsIntoValidJson) {
     }
     EXPECT_LE(row["sol"], 1.02);
     EXPECT_LE(row["time_p10"], row["time_p90"]);
+  }
+}
+
+// Machines with a counter and without: rows have energy, or the context says
+// why they have none.
+TEST_F(BenchTest, EnergyIsThereOrTheReasonIs) {
+  for (const char* flags : {"", "--energy_time=0"}) {
+    const Outcome outcome =
+        Bench(absl::StrCat("--preset=smoke --devices=cpu --max_time=0.1 ",
+                           "--benchmark_filter='^rmsnorm' ", flags,
+                           " --benchmark_out=", Path("x.json")));
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    const Json document = ReadJson("x.json");
+    const Json& context = document["context"];
+    const bool measured = context.contains("cpu_energy_window_seconds");
+    EXPECT_EQ(context.contains("cpu_energy_update_seconds"), measured);
+    EXPECT_EQ(context.contains("cpu_idle_power_watts"), measured);
+    EXPECT_FALSE(context.value("cpu_energy", "").empty());
+    if (*flags != 0) {
+      EXPECT_FALSE(measured);
+      EXPECT_THAT(context.value("cpu_energy", ""), HasSubstr(flags));
+    }
+    ASSERT_FALSE(document["benchmarks"].empty());
+    for (const Json& row : document["benchmarks"])
+      for (const char* counter : {"energy", "energy_per_token", "power"})
+        EXPECT_EQ(row.value(counter, 0.0) > 0, measured) << row;
   }
 }
 

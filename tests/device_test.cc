@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "fixtures/energy.h"
 
 namespace seqmark {
 namespace {
@@ -147,6 +148,45 @@ TEST_P(DeviceTest, SaysWhatItIs) {
     EXPECT_FALSE(key.empty());
     EXPECT_FALSE(value.empty()) << key;
   }
+}
+
+TEST_P(DeviceTest, KeepsBusyAsLongAsAskedTo) {
+  int launches = 0;
+  const auto source = device_->MakeSampleSource(
+      [&launches](Stream) {
+        ++launches;
+        return absl::OkStatus();
+      },
+      CacheState::kCold);
+  for (int asked : {1, 50}) {
+    int asks = 0;
+    int64_t done = 0;
+    const auto busy = source->KeepBusy([&](int64_t now_done) {
+      EXPECT_GE(now_done, done);
+      done = now_done;
+      return ++asks < asked;
+    });
+    ASSERT_TRUE(busy.ok()) << busy.status();
+    EXPECT_EQ(asks, asked);
+    EXPECT_GE(busy->calls, std::max<int64_t>(1, done));
+    EXPECT_GE(busy->seconds, 0);
+  }
+  EXPECT_GE(launches, 1);
+  const auto failing = device_->MakeSampleSource(
+      [](Stream) { return absl::InternalError("broken"); }, CacheState::kHot);
+  EXPECT_EQ(failing->KeepBusy([](int64_t) { return true; }).status().message(),
+            "broken");
+}
+
+TEST_P(DeviceTest, CountsEnergyOrSaysWhyNot) {
+  const auto counter = device_->OpenEnergyCounter();
+  if (!counter.ok()) {
+    EXPECT_TRUE(absl::IsUnavailable(counter.status())) << counter.status();
+    EXPECT_FALSE(counter.status().message().empty());
+    return;
+  }
+  EXPECT_FALSE((*counter)->name().empty());
+  EXPECT_TRUE((*counter)->Joules().ok()) << (*counter)->Joules().status();
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, DeviceTest,

@@ -192,6 +192,59 @@ TEST_P(Models, ABatchIsItsSequences) {
   }
 }
 
+// The rms of a - b over the rms of b.
+double RmsDifference(const Logits& a, const Logits& b) {
+  double squares = 0, errors = 0;
+  for (size_t i = 0; i < b.size(); ++i)
+    for (size_t t = 0; t < b[i].size(); ++t)
+      for (size_t v = 0; v < b[i][t].size(); ++v) {
+        const double difference = a[i][t][v] - b[i][t][v];
+        squares += b[i][t][v] * b[i][t][v];
+        errors += difference * difference;
+      }
+  return std::sqrt(errors / squares);
+}
+
+// Weights are exact in 16 bits, so that a run in them differs from one in f32
+// by the rounding of activations alone. What that may do follows from what
+// f32's rounding does in the same model: its error, measured, times the ratio
+// of the epsilons. A wrong layer gives an error near 1, whatever the model's
+// conditioning.
+TEST_P(Models, CudaIsAsNearAsItsRoundingAllows) {
+  auto cuda = MakeCudaDevice();
+  if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
+  auto cpu = *MakeCpuDevice({});
+  const Golden golden = Golden::Read(GetParam());
+  const Logits expected = Expected(golden, LogitsOf::kAll);
+  const auto f32 = RunModel(golden, *golden.checkpoint, DType::kF32, 64,
+                            LogitsOf::kAll, *cpu);
+  ASSERT_TRUE(f32.ok()) << f32.status();
+  const double error = RmsDifference(*f32, expected);
+  int ran = 0;
+  for (DType dtype : {DType::kBF16, DType::kF16, DType::kF32})
+    for (int64_t chunk : {64, 16}) {
+      SCOPED_TRACE(testing::Message() << Name(dtype) << ", chunk " << chunk);
+      const auto logits = RunModel(golden, *golden.checkpoint, dtype, chunk,
+                                   LogitsOf::kAll, **cuda);
+      if (absl::IsUnimplemented(logits.status())) {
+        std::printf("%s\n", std::string(logits.status().message()).c_str());
+        continue;
+      }
+      ASSERT_TRUE(logits.ok()) << logits.status();
+      const double allowed =
+          dtype == DType::kF32
+              ? kF32
+              : std::min(0.3, error * Epsilon(dtype) / Epsilon(DType::kF32));
+      const double off = RmsDifference(*logits, expected);
+      std::printf("%s %s chunk %d: %.2e, allowed %.2e\n", GetParam(),
+                  std::string(Name(dtype)).c_str(), static_cast<int>(chunk),
+                  off, allowed);
+      EXPECT_LE(off, allowed);
+      ++ran;
+    }
+  EXPECT_GT(ran, 0) << "every dtype was refused";
+}
+
 INSTANTIATE_TEST_SUITE_P(All, Models, testing::ValuesIn(kModels));
 
 }  // namespace

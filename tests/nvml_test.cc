@@ -16,5 +16,10 @@ TEST(Nvml, NoSuchGpuIsUnavailableWithAReason) {
               testing::Not(testing::IsEmpty()));
 }
 
+TEST(Nvml, NoSuchGpuHasNoEnergyCounter) {
+  const auto counter = OpenNvmlEnergyCounter("FFFF:FF:1F.7");
+  EXPECT_TRUE(absl::IsUnavailable(counter.status())) << counter.status();
+}
+
 }  // namespace
 }  // namespace seqmark

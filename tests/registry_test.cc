@@ -219,6 +219,21 @@ TEST(Registry, CostsAndBytesAreFiniteAndPositive) {
     }
 }
 
+TEST(Registry, RowsCountTheTokensOfACall) {
+  const std::set<std::string> steps = {"attention_decode",
+                                       "selective_scan_step", "ssd_step"};
+  std::set<std::string> seen;
+  for (const RowSet set : kSets)
+    for (const auto& row : Rows(set)) {
+      const RowName& name = row->name();
+      const bool step = steps.contains(name.op);
+      EXPECT_EQ(row->tokens(), name.batch * (step ? 1 : name.seqlen))
+          << name.ToString();
+      if (step) seen.insert(name.op);
+    }
+  EXPECT_EQ(seen, steps);
+}
+
 TEST(Registry, OverridesReplaceTheAxes) {
   const auto rows =
       MakeRows(RowSet::kSweep,

@@ -89,6 +89,10 @@ def _contradictions(entry: dict[str, Any]) -> Iterator[str]:
             and not _close(entry[rate] * seconds, entry[quantity])
         ):
             yield f"{rate} is not {quantity} over the time"
+    if "energy_per_token" in entry and "tokens_per_second" in entry:
+        tokens = entry["tokens_per_second"] * seconds
+        if not _close(entry["energy_per_token"] * tokens, entry["energy"]):
+            yield "energy_per_token is not energy over the tokens"
     if "memory_weights" in entry:  # a model names every part of its memory
         total = sum(value for key, value in entry.items() if key.startswith("memory_"))
         if not _close(total, entry.get("peak_memory", 0)):

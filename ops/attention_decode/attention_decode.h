@@ -25,6 +25,7 @@ namespace seqmark {
 
 struct AttentionDecode {
   static constexpr absl::string_view kName = "attention_decode";
+  static constexpr bool kSeqlenIsContext = true;
 
   struct Problem : ProblemAxes {  // seqlen: keys, the new token's included
     int64_t heads = 0;

@@ -28,6 +28,7 @@ namespace seqmark {
 
 struct SelectiveScanStep {
   static constexpr absl::string_view kName = "selective_scan_step";
+  static constexpr bool kSeqlenIsContext = true;
 
   struct Problem : ProblemAxes {
     int64_t d_inner = 0;

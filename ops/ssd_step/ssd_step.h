@@ -29,6 +29,7 @@ namespace seqmark {
 
 struct SsdStep {
   static constexpr absl::string_view kName = "ssd_step";
+  static constexpr bool kSeqlenIsContext = true;
 
   struct Problem : ProblemAxes {
     int64_t heads = 0;

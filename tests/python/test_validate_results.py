@@ -72,6 +72,8 @@ def forget(key: str) -> Callable[[Json], None]:
         (change(bytes_per_second=1.0), "bytes_per_second is not bytes_moved over the time"),
         (change(flops=1.0), "flops_per_second is not flops over the time"),
         (change(energy=0), "energy"),
+        (change(energy=0.6), "energy_per_token is not energy over the tokens"),
+        (change(power=None), "'power' is a dependency of 'energy'"),
         (change(Energy=1), "Energy"),
         (change(error_occurred=True), "error_message"),
         (change(skipped=True, skip_message=""), "skip_message"),
