@@ -220,7 +220,7 @@ TEST(Registry, CostsAndBytesAreFiniteAndPositive) {
 }
 
 TEST(Registry, RowsCountTheTokensOfACall) {
-  const std::set<std::string> steps = {"attention_decode",
+  const std::set<std::string> steps = {"attention_decode", "decode",
                                        "selective_scan_step", "ssd_step"};
   std::set<std::string> seen;
   for (const RowSet set : kSets)

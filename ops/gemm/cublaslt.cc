@@ -297,8 +297,9 @@ absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
                             Device& device) {
   auto linear = LtLinear::Make(p, a);
   if (!linear.ok()) return linear.status();
-  using Key = std::tuple<std::string, DType, int64_t, int64_t, int64_t, bool,
-                         uint32_t, uint32_t, uint32_t, Dims, Dims>;
+  using Key =
+      std::tuple<std::string, DType, int64_t, int64_t, int64_t, bool, uint32_t,
+                 uint32_t, uint32_t, uint32_t, Dims, Dims, Dims>;
   static auto* const tuned = new std::map<Key, Algorithm>();
   const Key key(device.fingerprint(), p.dtype, p.rows(), p.out_features,
                 p.in_features, p.bias, Alignment(a.weight), Alignment(a.x),

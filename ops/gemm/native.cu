@@ -145,8 +145,8 @@ Launch PlanGroups(const Shape& shape, const Gemm::Args& a,
     return [=](Stream stream) {
       return LaunchDependent(kernel, dim3(blocks), dim3(warps * 32), 0,
                              AsCudaStream(stream), "FewRowsKernel", a.x.as<T>(),
-                             a.weight.as<T>(), a.bias.as<T>(), a.y.as<T>(),
-                             shape);
+                             a.weight.as<T>(), a.bias.as<T>(), a.addend.as<T>(),
+                             a.y.as<T>(), shape);
     };
   };
   if constexpr (kEights * kGroups < 16)  // of more, the sums fill the block
