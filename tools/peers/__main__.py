@@ -16,7 +16,8 @@ Rows of models (prefill, decode; models.py says what a call is) come last, those
 of a model together, and are timed by the wall clock with the host's work inside:
 real_time. event_time is between CUDA events around the same call, host_time the
 host's part of it, graph_time the call replayed as a CUDA graph where it can be.
-They take --max-time seconds of samples, five (on the CPU three) all the same.
+They take --max-time seconds of samples, five (on the CPU three) all the same
+unless --min-samples is less.
 
 Needs PyTorch; a peer that cannot be imported or does not do a problem becomes a
 skipped row with the reason. The file is written after every row, so an
@@ -172,7 +173,7 @@ class Bench:
             least_samples=min(5, options.min_samples),
             most_samples=max(5, options.min_samples),
             most_seconds=options.max_time,
-            fewest_samples=5 if self._device == "cuda" else 3,
+            fewest_samples=min(5 if self._device == "cuda" else 3, options.min_samples),
         )
         self._models = ModelRunner(self._device, ModelTimer(limits, self._device))
 

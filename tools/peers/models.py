@@ -92,7 +92,8 @@ class TransformersModel:
             if "does not support an attention implementation" not in str(error):
                 raise
             self.module = make("eager")
-            self.remark = "eager, without scaled_dot_product_attention"
+            if kind not in ("mamba", "mamba2"):
+                self.remark = "eager, without scaled_dot_product_attention"
         self.module.eval()
         self._cache = "cache_params" if kind in ("mamba", "mamba2") else "past_key_values"
 

@@ -58,8 +58,8 @@ class CudaTimer:
         host = self._warm_up(call)
         enqueue = 2 * host + 50e-6  # seconds a sample
         seconds = self._take_group(call, 1, enqueue)[0][0]
-        group = min(self.GROUP_SECONDS / max(seconds, 1e-6), self.MOST_HELD_SECONDS / enqueue)
-        group = max(1, min(self.MOST_GROUPED, int(group)))
+        fits = min(self.GROUP_SECONDS / max(seconds, 1e-6), self.MOST_HELD_SECONDS / enqueue)
+        group = max(1, min(self.MOST_GROUPED, int(fits)))
         in_sample = 0
 
         def take() -> list[float]:
