@@ -158,7 +158,7 @@ class MambaSsmModel:
         return lambda: self.module(tokens, inference_params=state, num_last_tokens=1).logits
 
     def decode(self, tokens: torch.Tensor) -> Decode:
-        """Steps as decode() has them with cg=True, after a state that is random."""
+        """Steps as generate has them with its cg=True, after a random state."""
         batch, context = tokens.shape
         cache = self._generation.update_graph_cache(
             self.module, None, batch, context, context + zoo.MOST_DECODED
