@@ -95,6 +95,9 @@ class TransformersModel:
             if kind not in ("mamba", "mamba2"):
                 self.remark = "eager, without scaled_dot_product_attention"
         self.module.eval()
+        if device == "cuda":
+            _capture_what_runs(transformers.utils.import_utils)
+            self.remark += _missing_kernels(self.module)
         self._cache = "cache_params" if kind in ("mamba", "mamba2") else "past_key_values"
 
     def prefill(self, tokens: torch.Tensor) -> Callable[[], torch.Tensor]:
@@ -185,6 +188,30 @@ class MambaSsmModel:
         run = cache.callables.get((batch, 1))
         graph = inspect.getclosurevars(run).nonlocals.get("graph") if run is not None else None
         return Decode(step, rewind, getattr(graph, "replay", None))
+
+
+def _capture_what_runs(transformers_utils: Any) -> None:
+    """Makes a captured forward the eager one.
+
+    While a stream is captured, Transformers writes out the causal mask, with
+    which SDPA has slower kernels, lest the graph be replayed with other shapes.
+    """
+    if hasattr(transformers_utils, "is_cuda_stream_capturing"):
+        transformers_utils.is_cuda_stream_capturing = lambda: False
+
+
+def _convolves(module: torch.nn.Module) -> bool:
+    return any(isinstance(part, torch.nn.Conv1d) for part in module.modules())
+
+
+def _missing_kernels(module: torch.nn.Module) -> str:
+    """What an SSM of Transformers falls back for, to PyTorch code many times slower."""
+    missing = [
+        package
+        for package in ("mamba_ssm", "causal_conv1d")
+        if _convolves(module) and importlib.util.find_spec(package) is None
+    ]
+    return f", without the kernels of {' and '.join(missing)}" if missing else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,8 +329,7 @@ class ModelRunner:
 
 def _check_update(module: torch.nn.Module) -> None:
     """SkipError for convolutions by a causal_conv1d without its kernel for one token."""
-    convolves = any(isinstance(part, torch.nn.Conv1d) for part in module.modules())
-    if convolves and importlib.util.find_spec("causal_conv1d_cuda") is not None:
+    if _convolves(module) and importlib.util.find_spec("causal_conv1d_cuda") is not None:
         kernels = importlib.import_module("causal_conv1d_cuda")
         if not hasattr(kernels, "causal_conv1d_update"):
             raise SkipError("causal_conv1d was built without causal_conv1d_update")
