@@ -200,7 +200,7 @@ class ModelTimer:
 
         timing = Timing(sample(self._limits, take))
         if rewind is not None:
-            timing.remark = f"{calls} tokens a sample"
+            timing.remark = f"{calls} token{'s' * (calls > 1)} a sample"
         if self._cuda:
             timing.peak = torch.cuda.max_memory_allocated()
             timing.host = statistics.median(hosts)
