@@ -5,11 +5,19 @@
     python3 tools/peers --filter='^ssd_scan/.*seqlen:65536/'
     build/seqmark_bench --benchmark_list_tests | python3 tools/peers --rows=-
     python3 tools/peers --device=cpu --threads=2 --filter=^gemm/
+    python3 tools/peers --filter='^(prefill|decode)/.*/qwen2.5-0.5b/'
 
 Rows have our names with the peer as the provider, so a result file compares with
 one of seqmark_bench made in the same run. --rows takes names, one a line, or a
 result file; any provider in them stands for every peer of that operator. Filters
 see the peer's row name; --device and --dtype choose among all.
+
+Rows of models (prefill, decode; models.py says what a call is) come last, those
+of a model together, and are timed by the wall clock with the host's work inside:
+real_time. event_time is between CUDA events around the same call, host_time the
+host's part of it, graph_time the call replayed as a CUDA graph where it can be.
+They take --max-time seconds of samples, five (on the CPU three) all the same
+unless --min-samples is less.
 
 Needs PyTorch; a peer that cannot be imported or does not do a problem becomes a
 skipped row with the reason. The file is written after every row, so an
@@ -20,10 +28,12 @@ interrupted run keeps what it has; --resume goes on from there.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
-import gc
+import functools
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -35,19 +45,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import NoReturn
 
 import torch
 
 if not __package__:  # run as a folder
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+from peers import rows as entries
+from peers import zoo
+from peers.models import MODEL_PEERS, ModelPeer, ModelRunner
 from peers.names import SUFFIX, RowName, Shapes, read_rows
 from peers.problems import Problem, UnknownRowError, make_problem, sweep
 from peers.providers import PEERS, Peer, SkipError
-from peers.timing import Call, CpuTimer, CudaTimer, DoBenchTimer, Limits, Timing
+from peers.rows import Json
+from peers.sampling import Limits
+from peers.timing import Call, CpuTimer, CudaTimer, DoBenchTimer, ModelTimer
 
-Json = dict[str, Any]
 Timer = CpuTimer | CudaTimer | DoBenchTimer
 
 
@@ -76,7 +90,32 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _selected(options: argparse.Namespace) -> list[tuple[Problem, Peer]]:
+@dataclasses.dataclass(frozen=True)
+class OperatorWork:
+    """A row of an operator."""
+
+    problem: Problem
+    peer: Peer
+
+    @property
+    def name(self) -> RowName:
+        """The row's, with the peer as the provider."""
+        return self.problem.name
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelWork:
+    """A row of a model."""
+
+    name: RowName
+    peer: ModelPeer
+    config: Json
+
+
+Work = OperatorWork | ModelWork
+
+
+def _selected(options: argparse.Namespace) -> list[Work]:
     shapes = Shapes.read()
     wanted: Iterable[RowName]
     if options.rows:
@@ -87,68 +126,113 @@ def _selected(options: argparse.Namespace) -> list[tuple[Problem, Peer]]:
             if (row.device, row.dtype) == (options.device, options.dtype)
         )
     else:
-        wanted = sweep(shapes, options.dtype, options.device)
+        wanted = itertools.chain(
+            sweep(shapes, options.dtype, options.device),
+            zoo.sweep(shapes, options.dtype, options.device),
+        )
     providers = set(filter(None, options.providers.split(",")))
-    work: dict[str, tuple[Problem, Peer]] = {}  # by name: rows of one problem merge
+
+    def is_selected(name: RowName, devices: frozenset[str], unasked: bool) -> bool:
+        return (
+            name.device in devices
+            and (name.provider in providers if providers else unasked)
+            and re.search(options.filter, f"{name}{SUFFIX}") is not None
+        )
+
+    # By name: rows of one problem merge. Rows of one model stay together.
+    operators: dict[RowName, Work] = {}
+    models: dict[tuple[str, str], dict[RowName, Work]] = {}
     for row in wanted:
-        for peer in PEERS:
-            name = row.with_provider(peer.provider)
-            if (
-                peer.op == row.op
-                and row.device in peer.devices
-                and (peer.provider in providers if providers else not peer.optional)
-                and re.search(options.filter, f"{name}{SUFFIX}")
-            ):
-                try:
-                    work[str(name)] = make_problem(name, shapes), peer
-                except UnknownRowError as error:
-                    print(f"left out: {error}", file=sys.stderr)
-    return list(work.values())
+        try:
+            if row.op in zoo.OPERATIONS:
+                config = zoo.read(row.shape)
+                for model_peer in MODEL_PEERS:
+                    name = row.with_provider(model_peer.provider)
+                    unasked = model_peer.runs_unasked(name, config)
+                    if is_selected(name, model_peer.devices, unasked):
+                        of_model = models.setdefault((name.shape, name.provider), {})
+                        of_model[name] = ModelWork(name, model_peer, config)
+                continue
+            for peer in PEERS:
+                name = row.with_provider(peer.provider)
+                if peer.op == row.op and is_selected(name, peer.devices, not peer.optional):
+                    operators[name] = OperatorWork(make_problem(name, shapes), peer)
+        except (UnknownRowError, zoo.UnknownModelError) as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return [*operators.values(), *(work for rows in models.values() for work in rows.values())]
 
 
-def _make_timer(options: argparse.Namespace) -> Timer:
-    limits = Limits(least_samples=options.min_samples, most_seconds=options.max_time)
-    if options.device == "cpu":
-        if options.cache == "cold" or options.timer == "do_bench":
-            sys.exit("on the CPU there are hot samples only")
-        return CpuTimer(limits)
-    if options.timer == "do_bench":
-        return DoBenchTimer()
-    return CudaTimer(limits, cold=options.cache != "hot")
+class Bench:
+    """Times rows with the options of the command line."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._device: str = options.device
+        self._max_flops = options.max_flops or (1e12 if self._device == "cpu" else math.inf)
+        limits = Limits(
+            least_samples=min(5, options.min_samples),
+            most_samples=max(5, options.min_samples),
+            most_seconds=options.max_time,
+            fewest_samples=min(5 if self._device == "cuda" else 3, options.min_samples),
+        )
+        self._models = ModelRunner(self._device, ModelTimer(limits, self._device))
+
+    @functools.cached_property
+    def _timer(self) -> Timer:
+        options = self._options
+        limits = Limits(least_samples=options.min_samples, most_seconds=options.max_time)
+        if self._device == "cpu":
+            return CpuTimer(limits)
+        if options.timer == "do_bench":
+            return DoBenchTimer()
+        return CudaTimer(limits, cold=options.cache != "hot")
+
+    def time(self, work: Work) -> Json:
+        """The row of `work`: timed, skipped or failed."""
+        row = entries.entry(work.name)
+        try:
+            if isinstance(work, ModelWork):
+                return row | self._models.run(work.name, work.peer, work.config)
+            self._models.close()
+            return row | self._time_operator(work.problem, work.peer)
+        except (ImportError, SkipError, NotImplementedError, torch.cuda.OutOfMemoryError) as error:
+            return row | entries.skipped(_first_line(error))
+        except Exception as error:  # one row lost, not the file
+            message = f"{type(error).__name__}: {_first_line(error)}"
+            if any(text in message for text in DECLINES):
+                return row | entries.skipped(message)
+            return row | entries.failed(message)
+
+    def _time_operator(self, problem: Problem, peer: Peer) -> Json:
+        if problem.flops > self._max_flops:
+            raise SkipError(f"more than --max-flops={self._max_flops:g}")
+        row: Json = {}
+        timer = self._timer
+        inputs: dict[str, torch.Tensor] = {}
+        try:
+            plan_start = time.perf_counter()
+            inputs = problem.make_inputs(self._device)
+            call = peer.build(problem, inputs)
+            with torch.inference_mode():
+                call()  # finds out whether it can; compiles and tunes
+                if not isinstance(timer, CpuTimer):
+                    torch.cuda.synchronize()
+                row["plan_seconds"] = time.perf_counter() - plan_start
+                if not isinstance(timer, CpuTimer):
+                    row["peak_memory"] = _peak_memory(call) - timer.bytes
+                timing = timer.time(call)
+        finally:
+            inputs.clear()
+        row |= entries.counters(timing, problem.name.batch * problem.name.seqlen)
+        return row | entries.work(timing, problem.bytes_moved, problem.flops)
+
+    def free(self) -> None:
+        """Frees what a row has left; a model stays for its next rows."""
+        self._models.free()
 
 
-def _time_row(problem: Problem, peer: Peer, timer: Timer, device: str, max_flops: float) -> Json:
-    row = _entry(problem.name)
-    if problem.flops > max_flops:
-        return row | {"skipped": True, "skip_message": f"more than --max-flops={max_flops:g}"}
-    inputs: dict[str, torch.Tensor] = {}
-    try:
-        plan_start = time.perf_counter()
-        inputs = problem.make_inputs(device)
-        call = peer.build(problem, inputs)
-        with torch.inference_mode():
-            call()  # finds out whether it can; compiles and tunes
-            if not isinstance(timer, CpuTimer):
-                torch.cuda.synchronize()
-            row["plan_seconds"] = time.perf_counter() - plan_start
-            if not isinstance(timer, CpuTimer):
-                row["peak_memory"] = _peak_memory(call) - timer.bytes
-            timing = timer.time(call)
-    except (ImportError, SkipError, NotImplementedError) as error:
-        return row | {"skipped": True, "skip_message": _first_line(error)}
-    except torch.cuda.OutOfMemoryError as error:
-        return row | {"skipped": True, "skip_message": _first_line(error)}
-    except Exception as error:  # one row lost, not the file
-        message = f"{type(error).__name__}: {_first_line(error)}"
-        if "No available kernel" in message:  # how SDPA declines
-            return row | {"skipped": True, "skip_message": message}
-        return row | {"error_occurred": True, "error_message": message}
-    finally:
-        inputs.clear()
-    row |= _counters(problem, timing)
-    if timing.remark:
-        row["label"] = timing.remark
-    return row
+# How SDPA declines, and how the CPU's allocator does.
+DECLINES = ("No available kernel", "can't allocate memory", "not enough memory")
 
 
 def _peak_memory(call: Call) -> int:
@@ -156,43 +240,6 @@ def _peak_memory(call: Call) -> int:
     call()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated()
-
-
-def _entry(name: RowName) -> Json:
-    text = f"{name}{SUFFIX}"
-    return {
-        "name": text,
-        "run_name": text,
-        "run_type": "iteration",
-        "repetitions": 1,
-        "repetition_index": 0,
-        "threads": 1,
-        "iterations": 1,
-        "real_time": 0.0,
-        "cpu_time": 0.0,
-        "time_unit": "ns",
-    }
-
-
-def _counters(problem: Problem, timing: Timing) -> Json:
-    seconds = timing.median
-    counters: Json = {
-        "real_time": seconds * 1e9,
-        "samples": len(timing.samples),
-        "noise": timing.noise,
-        "time_p10": timing.p10,
-        "time_p90": timing.p90,
-        "bytes_moved": problem.bytes_moved,
-        "bytes_per_second": problem.bytes_moved / seconds,
-        "flops": problem.flops,
-        "flops_per_second": problem.flops / seconds,
-        "tokens_per_second": problem.name.batch * problem.name.seqlen / seconds,
-    }
-    if timing.graph is not None:
-        counters["graph_time"] = timing.graph
-    if timing.host is not None:
-        counters["host_time"] = timing.host
-    return counters
 
 
 def _first_line(error: BaseException) -> str:
@@ -230,7 +277,7 @@ def _context(options: argparse.Namespace) -> Json:
         "cache": options.cache or ("cold" if options.device == "cuda" else "hot"),
         "python": platform.python_version(),
     }
-    for package in ("torch", "triton", "mamba_ssm", "causal_conv1d"):
+    for package in ("torch", "triton", "transformers", "mamba_ssm", "causal_conv1d"):
         facts[package] = _version(package)
     if options.device == "cpu":
         facts["cpu_threads"] = str(torch.get_num_threads())
@@ -243,47 +290,46 @@ def _context(options: argparse.Namespace) -> Json:
     return facts
 
 
-def _describe(row: Json) -> str:
-    name = row["name"].removesuffix(SUFFIX)
-    if "skip_message" in row:
-        return f"{name}  SKIPPED: {row['skip_message']}"
-    if "error_message" in row:
-        return f"{name}  ERROR: {row['error_message']}"
-    graph = f"  graph {row['graph_time'] * 1e6:.1f} us" if "graph_time" in row else ""
-    return (
-        f"{name}  {row['real_time'] * 1e-3:.1f} us +-{row['noise']:.1%}"
-        f"  {row['bytes_per_second'] * 1e-9:.0f} GB/s"
-        f"  {row['flops_per_second'] * 1e-12:.2f} TFLOP/s{graph}"
-        f"  {row.get('label', '')}"
-    ).rstrip()
-
-
 def _write(path: pathlib.Path, results: Json) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n")
     partial.replace(path)
 
 
-def _context_is_lost(row: Json) -> bool:
-    """Whether the error ended the CUDA context: every later call would fail."""
-    if "error_message" not in row or not torch.cuda.is_initialized():
+def _context_is_lost() -> bool:
+    """Whether CUDA is past use: after an illegal access, or a capture that failed."""
+    if not torch.cuda.is_initialized():
         return False
     try:
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
     except RuntimeError:
         return True
     return False
 
 
+def _restart(options: argparse.Namespace, seconds_left: float) -> NoReturn:
+    """Goes on in a new process."""
+    if options.out is None or options.rows == "-":
+        sys.exit("the CUDA context is lost; with --out and no --rows=- it would go on")
+    arguments = [*sys.orig_argv[1:], "--resume"]
+    if options.budget:
+        arguments.append(f"--budget={max(1.0, seconds_left):.0f}")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *arguments])
+
+
 def main() -> int:
     """Runs the command line; the exit status is 1 if a row erred or none ran."""
     options = _parse_arguments()
-    work = _selected(options)
-    if not work:
+    if options.device == "cpu" and (options.cache == "cold" or options.timer == "do_bench"):
+        sys.exit("on the CPU there are hot samples only")
+    selected = _selected(options)
+    if not selected:
         print("no row matches", file=sys.stderr)
         return 1
     if options.list:
-        print("\n".join(f"{problem.name}{SUFFIX}" for problem, _ in work))
+        print("\n".join(f"{work.name}{SUFFIX}" for work in selected))
         return 0
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -294,27 +340,23 @@ def main() -> int:
         results = json.loads(options.out.read_text())
     rows = results["benchmarks"]
     done = {row["name"] for row in rows}
-    timer = _make_timer(options)
-    max_flops = options.max_flops or (1e12 if options.device == "cpu" else math.inf)
+    left = [work for work in selected if f"{work.name}{SUFFIX}" not in done]
+    bench = Bench(options)
     start = time.perf_counter()
-    for problem, peer in work:
-        if f"{problem.name}{SUFFIX}" in done:
-            continue
-        if options.budget and time.perf_counter() - start > options.budget:
+    for number, work in enumerate(left):
+        seconds_left = (options.budget or math.inf) - (time.perf_counter() - start)
+        if seconds_left < 0:
             print("out of time: --resume goes on from here", file=sys.stderr)
             break
-        row = _time_row(problem, peer, timer, options.device, max_flops)
+        print(f"[{number + 1}/{len(left)}] {work.name}", file=sys.stderr, flush=True)
+        row = bench.time(work)
         rows.append(row)
-        print(_describe(row), flush=True)
+        print(entries.describe(row), flush=True)
         if options.out:
             _write(options.out, results)
-        if _context_is_lost(row):
-            if options.out is None or options.rows == "-":
-                sys.exit("the CUDA context is lost; with --out and no --rows=- it would go on")
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], "--resume"])
-        gc.collect()
-        if options.device == "cuda":
-            torch.cuda.empty_cache()
+        if options.device == "cuda" and _context_is_lost():
+            _restart(options, seconds_left)
+        bench.free()
     return 0 if rows and not any("error_message" in row for row in rows) else 1
 
 

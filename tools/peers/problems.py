@@ -29,11 +29,14 @@ class Spec:
     role: str
     dims: tuple[int, ...]
     dtype: torch.dtype
+    limit: int = 0  # of an index
+    touched: int | None = None  # bytes, where a call needs but a part
 
     @property
     def bytes(self) -> int:
-        """Of the contiguous tensor."""
-        return math.prod(self.dims) * self.dtype.itemsize
+        """What a call reads or writes of the contiguous tensor."""
+        whole = math.prod(self.dims) * self.dtype.itemsize
+        return whole if self.touched is None else self.touched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,12 @@ def _fill(spec: Spec, device: str, generator: torch.Generator) -> torch.Tensor:
             return (-steps * uniform(0.9, 1.1)).to(spec.dtype)
         case "head_decay":
             return uniform(-16.0, -1.0).to(spec.dtype)
+        case "frequency":
+            places = torch.arange(last, device=device)
+            return (5e5 ** (-(places + uniform(0.0, 1.0)) / last)).to(spec.dtype)
+        case "index":
+            x = torch.empty(spec.dims, dtype=spec.dtype, device=device)
+            return x.random_(0, spec.limit, generator=generator)
     raise ValueError(f"{spec.name} has the role {spec.role}")
 
 
@@ -108,11 +117,12 @@ def _rmsnorm(name: RowName, shapes: Shapes) -> Problem:
     width = layer["d_inner"] if role == "gated" else layer["hidden"]
     if role not in ("", "add", "gated"):
         raise UnknownRowError(f"rmsnorm has no role {role}")
+    groups = layer["groups"] if role == "gated" else 1
     dtype = DTYPES[name.dtype]
     rows = _tokens(name, width)
     specs = [Spec("x", "activation", rows, dtype)]
     elements = float(math.prod(rows))
-    flops = 4 * elements + 2 * elements / width
+    flops = 4 * elements + 2 * groups * elements / width
     if role == "add":
         specs += [
             Spec("residual", "activation", rows, dtype),
@@ -123,7 +133,7 @@ def _rmsnorm(name: RowName, shapes: Shapes) -> Problem:
         specs.append(Spec("gate", "activation", rows, dtype))
         flops += 2 * elements
     specs += [Spec("weight", "scale", (width,), dtype), Spec("y", "output", rows, dtype)]
-    return Problem(name, {"width": width}, specs, flops)
+    return Problem(name, {"width": width, "groups": groups}, specs, flops)
 
 
 def _layernorm(name: RowName, shapes: Shapes) -> Problem:
@@ -272,6 +282,120 @@ def _ssd_scan(name: RowName, shapes: Shapes) -> Problem:
     return Problem(name, layer, specs, flops)
 
 
+def _rope(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
+    dtype = DTYPES[name.dtype]
+    queries = Spec("q", "activation", _tokens(name, heads, head_dim), dtype)
+    keys = Spec("k", "activation", _tokens(name, kv_heads, head_dim), dtype)
+    inputs = [queries, keys, dataclasses.replace(keys, name="v")]
+    specs = [
+        *inputs,
+        Spec("inverse_frequency", "frequency", (head_dim // 2,), torch.float32),
+        *(dataclasses.replace(s, name=f"{s.name}_out", role="output") for s in inputs),
+    ]
+    angles = float(name.seqlen * head_dim // 2)
+    position = 4096 if name.seqlen == 1 else 0
+    axes = {"head_dim": head_dim, "position": position}
+    return Problem(name, axes, specs, angles * (3 + 6 * name.batch * (heads + kv_heads)))
+
+
+def _embedding(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    vocab, width = layer["vocab"], layer["hidden"]
+    dtype = DTYPES[name.dtype]
+    tokens = name.batch * name.seqlen
+    distinct = -vocab * math.expm1(tokens * math.log1p(-1 / vocab))  # of uniform ones
+    specs = [
+        Spec("tokens", "index", _tokens(name), torch.int32, limit=vocab),
+        Spec(
+            "table",
+            "activation",
+            (vocab, width),
+            dtype,
+            touched=round(distinct) * width * dtype.itemsize,
+        ),
+        Spec("y", "output", _tokens(name, width), dtype),
+    ]
+    return Problem(name, {"vocab": vocab, "width": width}, specs, float(tokens * width))
+
+
+def _activation(name: RowName, shapes: Shapes) -> Problem:
+    # The layers of the 8B hybrid that are not Mamba-2's have no table.
+    is_hybrid = name.shape == "mamba2-hybrid-8b.mlp"
+    width = 16384 if is_hybrid else _layer(shapes, name.shape)["intermediate"]
+    dtype = DTYPES[name.dtype]
+    specs = [
+        Spec("x", "activation", _tokens(name, width if is_hybrid else 2 * width), dtype),
+        Spec("y", "output", _tokens(name, width), dtype),
+    ]
+    elements = float(name.batch * name.seqlen * width)
+    axes = {"width": width, "gated": int(not is_hybrid)}  # silu; or relu squared
+    return Problem(name, axes, specs, elements * (1 if is_hybrid else 2))
+
+
+def _attention_decode(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
+    dtype = DTYPES[name.dtype]
+    query = Spec("q", "activation", (name.batch, heads, head_dim), dtype)
+    keys = Spec("k", "activation", _tokens(name, kv_heads, head_dim), dtype)
+    specs = [
+        query,
+        keys,
+        dataclasses.replace(keys, name="v"),
+        dataclasses.replace(query, name="o", role="output"),
+    ]
+    rows = float(name.batch * heads)
+    flops = rows * (name.seqlen * (4 * head_dim + 3) + head_dim)
+    return Problem(name, {"head_dim": head_dim}, specs, flops)
+
+
+def _selective_scan_step(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    d_inner, d_state = layer["d_inner"], layer["d_state"]
+    dtype, f32 = DTYPES[name.dtype], torch.float32
+    channels, inputs = (name.batch, d_inner), (name.batch, d_state)
+    state = Spec("state", "state", (name.batch, d_inner, d_state), f32)
+    specs = [
+        Spec("x", "activation", channels, dtype),
+        Spec("dt", "step", channels, dtype),
+        Spec("A", "decay", (d_inner, d_state), f32),
+        Spec("B", "activation", inputs, dtype),
+        Spec("C", "activation", inputs, dtype),
+        Spec("D", "scale", (d_inner,), f32),
+        Spec("z", "activation", channels, dtype),
+        Spec("dt_bias", "step_bias", (d_inner,), f32),
+        state,
+        Spec("y", "output", channels, dtype),
+        dataclasses.replace(state, name="state_out", role="output"),
+    ]
+    return Problem(name, layer, specs, float(math.prod(channels)) * (6 * d_state + 5))
+
+
+def _ssd_step(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    heads, head_dim, d_state = layer["heads"], layer["head_dim"], layer["d_state"]
+    dtype, f32 = DTYPES[name.dtype], torch.float32
+    channels = (name.batch, heads, head_dim)
+    inputs = (name.batch, layer["groups"], d_state)
+    state = Spec("state", "state", (*channels, d_state), f32)
+    specs = [
+        Spec("x", "activation", channels, dtype),
+        Spec("dt", "step", (name.batch, heads), dtype),
+        Spec("A", "head_decay", (heads,), f32),
+        Spec("B", "activation", inputs, dtype),
+        Spec("C", "activation", inputs, dtype),
+        Spec("D", "scale", (heads,), f32),
+        Spec("dt_bias", "step_bias", (heads,), f32),
+        state,
+        Spec("y", "output", channels, dtype),
+        dataclasses.replace(state, name="state_out", role="output"),
+    ]
+    steps = float(name.batch * heads)
+    return Problem(name, layer, specs, steps * head_dim * (5 * d_state + 3) + 2 * steps)
+
+
 def _layer(shapes: Shapes, model: str) -> Layer:
     for table in (shapes.attention, shapes.mamba, shapes.mamba2):
         if model in table:
@@ -287,6 +411,12 @@ MAKERS: dict[str, Callable[[RowName, Shapes], Problem]] = {
     "causal_conv1d": _causal_conv1d,
     "selective_scan": _selective_scan,
     "ssd_scan": _ssd_scan,
+    "rope": _rope,
+    "embedding": _embedding,
+    "activation": _activation,
+    "attention_decode": _attention_decode,
+    "selective_scan_step": _selective_scan_step,
+    "ssd_step": _ssd_step,
 }
 
 
@@ -335,3 +465,16 @@ def sweep(shapes: Shapes, dtype: str, device: str) -> Iterator[RowName]:
         yield from rows("selective_scan", model, [*long, (8, 4096), (64, 2048)])
     for model in shapes.mamba2:
         yield from rows("ssd_scan", model, [*long, (8, 4096), (32, 2048)])
+    for model in itertools.chain(shapes.attention, shapes.mamba, shapes.mamba2):
+        yield from rows("embedding", model, decode + long)
+    for model in shapes.attention:
+        yield from rows("rope", model, decode + long)
+        yield from rows("activation", model, decode + long)
+        contexts = [(batch, seqlen) for batch in (1, 8) for _, seqlen in long]
+        yield from rows("attention_decode", model, contexts)
+    yield from rows("activation", "mamba2-hybrid-8b.mlp", decode + long)
+    steps = [(batch, 1024) for batch in (1, 8, 32)]
+    for model in shapes.mamba:
+        yield from rows("selective_scan_step", model, steps)
+    for model in shapes.mamba2:
+        yield from rows("ssd_step", model, steps)

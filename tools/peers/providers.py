@@ -70,7 +70,14 @@ def _rmsnorm(problem: Problem, t: Inputs) -> Call:
 
         return add
     if "gate" in t:
-        gate = t["gate"]
+        gate, groups = t["gate"], problem.axes["groups"]
+        if groups > 1:
+            part = (width[0] // groups,)
+            return lambda: (
+                F.rms_norm((x * F.silu(gate)).unflatten(-1, (groups, *part)), part, None, EPSILON)
+                .flatten(-2)
+                .mul(weight)
+            )
         return lambda: F.rms_norm(x * F.silu(gate), width, weight, EPSILON)
     return lambda: F.rms_norm(x, width, weight, EPSILON)
 
@@ -81,12 +88,19 @@ def _rmsnorm_compiled(problem: Problem, t: Inputs) -> Call:
 
 
 @_peer("rmsnorm", "mamba_ssm", CUDA)
-def _rmsnorm_triton(_: Problem, t: Inputs) -> Call:
+def _rmsnorm_triton(problem: Problem, t: Inputs) -> Call:
     if "gate" in t:
         from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn
 
+        group_size = problem.axes["width"] // problem.axes["groups"]
         return lambda: rmsnorm_fn(
-            t["x"], t["weight"], None, z=t["gate"], eps=EPSILON, norm_before_gate=False
+            t["x"],
+            t["weight"],
+            None,
+            z=t["gate"],
+            eps=EPSILON,
+            group_size=group_size,
+            norm_before_gate=False,
         )
     from mamba_ssm.ops.triton.layer_norm import rms_norm_fn
 
@@ -146,8 +160,19 @@ def _attention(problem: Problem, t: Inputs, backend: SDPBackend | None) -> Call:
     # Views: the kernels take (batch, seqlen, heads, head_dim) in memory.
     q, k, v = (t[name].transpose(1, 2) for name in ("q", "k", "v"))
 
+    return _attend(q, k, v, backend, is_causal=True)
+
+
+def _attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    backend: SDPBackend | None,
+    *,
+    is_causal: bool,
+) -> Call:
     def attend() -> torch.Tensor:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, enable_gqa=True)
 
     if backend is None:
         return attend
@@ -230,4 +255,138 @@ def _ssd_scan(problem: Problem, t: Inputs) -> Call:
         dt_bias=t["dt_bias"],
         dt_softplus=True,
         return_final_states=True,
+    )
+
+
+# What is between the layers.
+
+
+@_peer("rope", "pytorch", BOTH)
+def _rope(problem: Problem, t: Inputs) -> Call:
+    """Transformers' rotate_half.
+
+    Sines and cosines are made before, as a model makes them once for all its
+    layers; and keys are not copied once more into a cache, but values are.
+    """
+    first = problem.axes["position"]
+    positions = torch.arange(first, first + problem.name.seqlen, device=t["q"].device)
+    angles = positions[:, None].double() * t["inverse_frequency"].double()
+    angles = torch.cat((angles, angles), dim=-1)
+    cos, sin = angles.cos().to(t["q"].dtype), angles.sin().to(t["q"].dtype)
+    q, k = t["q"].transpose(1, 2), t["k"].transpose(1, 2)
+    v = t["v"]
+
+    def rotate_half(x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        return torch.cat((-x[..., half:], x[..., :half]), dim=-1)
+
+    def rotate() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return q * cos + rotate_half(q) * sin, k * cos + rotate_half(k) * sin, v.clone()
+
+    return rotate
+
+
+@_peer("rope", "pytorch_compile", CUDA, optional=True)
+def _rope_compiled(problem: Problem, t: Inputs) -> Call:
+    return _compiled(_rope(problem, t))
+
+
+@_peer("embedding", "pytorch", BOTH)
+def _embedding(_: Problem, t: Inputs) -> Call:
+    return lambda: F.embedding(t["tokens"], t["table"])
+
+
+@_peer("activation", "pytorch", BOTH)
+def _activation(problem: Problem, t: Inputs) -> Call:
+    x = t["x"]
+    if not problem.axes["gated"]:
+        return lambda: F.relu(x).square()
+    gate, up = x.chunk(2, dim=-1)
+    return lambda: F.silu(gate) * up
+
+
+@_peer("activation", "pytorch_compile", CUDA, optional=True)
+def _activation_compiled(problem: Problem, t: Inputs) -> Call:
+    return _compiled(_activation(problem, t))
+
+
+# Decoding.
+
+
+@_peer("attention_decode", "pytorch", frozenset({"cpu"}))
+def _attention_decode_default(_: Problem, t: Inputs) -> Call:
+    return _attention_decode(t, None)
+
+
+@_peer("attention_decode", "pytorch_cudnn", CUDA)
+def _attention_decode_cudnn(_: Problem, t: Inputs) -> Call:
+    return _attention_decode(t, SDPBackend.CUDNN_ATTENTION)
+
+
+@_peer("attention_decode", "pytorch_flash", CUDA)
+def _attention_decode_flash(_: Problem, t: Inputs) -> Call:
+    return _attention_decode(t, SDPBackend.FLASH_ATTENTION)
+
+
+def _attention_decode(t: Inputs, backend: SDPBackend | None) -> Call:
+    # (batch, heads, 1, head_dim); keys and values in memory as they come.
+    q, k, v = t["q"].unsqueeze(2), t["k"].transpose(1, 2), t["v"].transpose(1, 2)
+    return _attend(q, k, v, backend, is_causal=False)
+
+
+@_peer("selective_scan_step", "pytorch", BOTH)
+def _selective_scan_step(_: Problem, t: Inputs) -> Call:
+    """The published step, where there is no kernel for it."""
+
+    def step() -> torch.Tensor:
+        dt = F.softplus(t["dt"] + t["dt_bias"])
+        decay = torch.exp(dt[..., None] * t["A"])
+        t["state"].mul_(decay).add_((dt * t["x"])[..., None] * t["B"][:, None])
+        y = torch.einsum("bdn,bn->bd", t["state"], t["C"].float()) + t["D"] * t["x"]
+        return (y * F.silu(t["z"])).to(t["x"].dtype)
+
+    return step
+
+
+@_peer("selective_scan_step", "mamba_ssm", CUDA)
+def _selective_scan_step_triton(_: Problem, t: Inputs) -> Call:
+    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+
+    return lambda: selective_state_update(
+        *(t[name] for name in ("state", "x", "dt", "A", "B", "C", "D", "z", "dt_bias")),
+        dt_softplus=True,
+    )
+
+
+@_peer("ssd_step", "pytorch", BOTH)
+def _ssd_step(_: Problem, t: Inputs) -> Call:
+    """The published step, where there is no kernel for it."""
+    repeats = t["x"].shape[1] // t["B"].shape[1]  # heads a group
+
+    def step() -> torch.Tensor:
+        dt = F.softplus(t["dt"] + t["dt_bias"])
+        decay = torch.exp(dt * t["A"])
+        b = t["B"].float().repeat_interleave(repeats, dim=1)
+        c = t["C"].float().repeat_interleave(repeats, dim=1)
+        dx = dt[..., None] * t["x"]
+        t["state"].mul_(decay[..., None, None]).add_(dx[..., None] * b[:, :, None])
+        y = torch.einsum("bhpn,bhn->bhp", t["state"], c) + t["D"][:, None] * t["x"]
+        return y.to(t["x"].dtype)
+
+    return step
+
+
+@_peer("ssd_step", "mamba_ssm", CUDA)
+def _ssd_step_triton(_: Problem, t: Inputs) -> Call:
+    from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+
+    # As Mamba-2 calls it: what a head shares has strides of zero, by which the
+    # kernel knows it.
+    head_dim, d_state = t["state"].shape[2:]
+    dt = t["dt"][..., None].expand(-1, -1, head_dim)
+    a = t["A"][:, None, None].expand(-1, head_dim, d_state)
+    d = t["D"][:, None].expand(-1, head_dim)
+    dt_bias = t["dt_bias"][:, None].expand(-1, head_dim)
+    return lambda: selective_state_update(
+        t["state"], t["x"], dt, a, t["B"], t["C"], d, dt_bias=dt_bias, dt_softplus=True
     )

@@ -12,96 +12,16 @@ wall clock, hot.
 # mypy: disable-error-code="import-not-found,import-untyped,no-any-return,no-untyped-call"
 from __future__ import annotations
 
-import dataclasses
 import gc
-import math
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
+from peers.sampling import Limits, Timing, sample
+
 Call = Callable[[], object]
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """When to stop sampling; SamplerOptions of fixtures/sampler.h."""
-
-    noise: float = 0.005
-    least_samples: int = 20
-    most_samples: int = 20000
-    least_seconds: float = 0.02  # of samples, in sum
-    most_seconds: float = 1.5  # wall; three samples are taken all the same
-
-
-@dataclasses.dataclass
-class Timing:
-    """A call's samples, and what else was learnt of it."""
-
-    samples: list[float]  # seconds, one call each
-    graph: float | None = None  # seconds a call, replayed as a CUDA graph, hot
-    host: float | None = None  # host seconds to enqueue one call
-    remark: str = ""
-
-    @property
-    def median(self) -> float:
-        """Seconds a call."""
-        return statistics.median(self.samples)
-
-    @property
-    def noise(self) -> float:
-        """Relative half-width of the median's interval."""
-        return noise(self.samples)
-
-    @property
-    def p10(self) -> float:
-        """The 10th percentile, in seconds."""
-        return sorted(self.samples)[(len(self.samples) - 1) // 10]
-
-    @property
-    def p90(self) -> float:
-        """The 90th percentile, in seconds."""
-        return sorted(self.samples)[-1 - (len(self.samples) - 1) // 10]
-
-
-def noise(samples: list[float]) -> float:
-    """Relative half-width of the 95 % interval of the median.
-
-    By order statistics, so that no distribution is assumed; below six samples
-    it is the whole range.
-    """
-    n = len(samples)
-    if n == 1:
-        return 1.0
-    if n > 200:  # the normal approximation is exact to a rank here
-        low = math.floor(0.5 * n - 0.98 * math.sqrt(n)) - 1
-    else:  # the largest k with P(Binomial(n, 1/2) <= k) <= 0.025
-        low, probability = 0, 0.5**n
-        at_most = probability
-        while at_most + probability * (n - low) / (low + 1) <= 0.025:
-            probability *= (n - low) / (low + 1)
-            at_most += probability
-            low += 1
-    ordered = sorted(samples)
-    width = ordered[n - 1 - low] - ordered[low]
-    return min(1.0, 0.5 * width / statistics.median(ordered))
-
-
-def _sample(limits: Limits, take: Callable[[], list[float]]) -> list[float]:
-    samples: list[float] = []
-    start = time.perf_counter()
-    look = limits.least_samples
-    while len(samples) < limits.most_samples:
-        samples += take()
-        n = len(samples)
-        if n >= 3 and time.perf_counter() - start > limits.most_seconds:
-            break
-        if n >= look and sum(samples) >= limits.least_seconds:
-            if noise(samples) <= limits.noise:
-                break
-            look = n + n // 5 + 1  # each look is a chance to stop by luck
-    return samples
 
 
 class CudaTimer:
@@ -138,10 +58,8 @@ class CudaTimer:
         host = self._warm_up(call)
         enqueue = 2 * host + 50e-6  # seconds a sample
         seconds = self._take_group(call, 1, enqueue)[0][0]
-        group = min(
-            self.GROUP_SECONDS / max(seconds, 1e-6), self.MOST_HELD_SECONDS / enqueue
-        )
-        group = max(1, min(self.MOST_GROUPED, int(group)))
+        fits = min(self.GROUP_SECONDS / max(seconds, 1e-6), self.MOST_HELD_SECONDS / enqueue)
+        group = max(1, min(self.MOST_GROUPED, int(fits)))
         in_sample = 0
 
         def take() -> list[float]:
@@ -160,9 +78,9 @@ class CudaTimer:
         gc.collect()
         gc.disable()
         try:
-            samples = _sample(self._limits, take)
+            samples = sample(self._limits, take)
             timing = Timing(samples, host=host)
-            timing.graph, timing.remark = self._graph(call, timing.median)
+            timing.graph, timing.remark = graph_seconds(call, timing.median)
         finally:
             gc.enable()
         if in_sample:
@@ -205,34 +123,6 @@ class CudaTimer:
         torch.cuda.synchronize()
         return [start.elapsed_time(end) * 1e-3 for start, end in events], hidden
 
-    @staticmethod
-    def _graph(call: Call, seconds: float) -> tuple[float | None, str]:
-        calls = max(1, min(50, round(1e-3 / seconds)))
-        try:
-            graph = torch.cuda.CUDAGraph()
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                call()
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph):
-                for _ in range(calls):
-                    call()
-        except RuntimeError as error:
-            torch.cuda.synchronize()
-            return None, f"no graph: {str(error).splitlines()[0]}"
-        graph.replay()
-        times = []
-        for _ in range(5):
-            start, end = _event(), _event()
-            torch.cuda._sleep(1_000_000)  # hides the host's part of the replay
-            start.record()
-            graph.replay()
-            end.record()
-            torch.cuda.synchronize()
-            times.append(start.elapsed_time(end) * 1e-3 / calls)
-        return statistics.median(times), ""
-
 
 class DoBenchTimer:
     """triton.testing.do_bench, to reproduce published numbers.
@@ -251,6 +141,125 @@ class DoBenchTimer:
             call()
         times = do_bench(call, warmup=25, rep=100, return_mode="all")
         return Timing([t * 1e-3 for t in times], remark="do_bench")
+
+
+class ModelTimer:
+    """Whole forwards as a user meets them: wall clock, the host's work inside.
+
+    A call is enqueued, and waited for; with tokens to decode, several calls are,
+    one after the other, before the wait, as in a loop of generation.
+    """
+
+    SAMPLE_SECONDS = 0.05  # of several calls
+    MOST_CALLS = 32
+    LONGEST_GRAPH = 0.2  # seconds: in a longer call the host hardly counts
+
+    def __init__(self, limits: Limits, device: str) -> None:
+        self._limits = limits
+        self._cuda = device == "cuda"
+
+    def time(self, call: Call, rewind: Call | None = None) -> Timing:
+        """Samples of `call`, which is warm; of several and then `rewind`, if given."""
+        hosts: list[float] = []
+        events: list[float] = []
+
+        def run(calls: int) -> float:
+            if not self._cuda:
+                start = time.perf_counter()
+                for _ in range(calls):
+                    call()
+                return (time.perf_counter() - start) / calls
+            first, last = _event(), _event()
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            first.record()
+            for _ in range(calls):
+                call()
+            last.record()
+            hosts.append((time.perf_counter() - start) / calls)
+            torch.cuda.synchronize()
+            seconds = (time.perf_counter() - start) / calls
+            events.append(first.elapsed_time(last) * 1e-3 / calls)
+            return seconds
+
+        calls = 1
+        if rewind is not None:
+            calls = max(1, min(self.MOST_CALLS, round(self.SAMPLE_SECONDS / run(1))))
+            rewind()
+        gc.collect()
+        hosts.clear()
+        events.clear()
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+
+        def take() -> list[float]:
+            seconds = run(calls)
+            if rewind is not None:
+                rewind()
+            return [seconds]
+
+        timing = Timing(sample(self._limits, take))
+        if rewind is not None:
+            timing.remark = f"{calls} token{'s' * (calls > 1)} a sample"
+        if self._cuda:
+            timing.peak = torch.cuda.max_memory_allocated()
+            timing.host = statistics.median(hosts)
+            timing.event = statistics.median(events)
+        return timing
+
+    def replayed(self, call: Call, seconds: float) -> tuple[float | None, str]:
+        """Seconds of `call` as a CUDA graph, or None and why not; the last to do.
+
+        A capture that fails may leave the allocator unable to free memory, so
+        a call that waits for the device is found out before.
+        """
+        if not self._cuda:
+            return None, ""
+        if seconds > self.LONGEST_GRAPH:
+            return None, "no graph: a long call"
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            call()
+        except Exception as error:  # whatever it was, it is not captured
+            return None, f"no graph: {_first_line(error)}"
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            torch.cuda.synchronize()
+        return graph_seconds(call, seconds)
+
+
+def graph_seconds(call: Call, seconds: float) -> tuple[float | None, str]:
+    """Seconds of `call`, replayed as a CUDA graph, hot; or None and why not."""
+    calls = max(1, min(50, round(1e-3 / seconds)))
+    try:
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            call()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph):
+            for _ in range(calls):
+                call()
+    except Exception as error:
+        torch.cuda.synchronize()
+        return None, f"no graph: {_first_line(error)}"
+    return replay_seconds(graph.replay, calls), ""
+
+
+def replay_seconds(replay: Call, calls: int = 1) -> float:
+    """Seconds of one of the `calls` that a graph holds, replayed."""
+    replay()
+    times = []
+    for _ in range(5):
+        start, end = _event(), _event()
+        torch.cuda._sleep(1_000_000)  # hides the host's part of the replay
+        start.record()
+        replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end) * 1e-3 / calls)
+    return statistics.median(times)
 
 
 class CpuTimer:
@@ -276,10 +285,14 @@ class CpuTimer:
         gc.collect()
         gc.disable()
         try:
-            return Timing(_sample(self._limits, lambda: [run(calls)]))
+            return Timing(sample(self._limits, lambda: [run(calls)]))
         finally:
             gc.enable()
 
 
 def _event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
