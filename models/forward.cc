@@ -32,22 +32,19 @@ absl::Status AddNorm(ForwardPass& pass, const Tensor& weight,
 
 }  // namespace
 
-absl::Status ForwardPass::Linear(const std::string& name, const Tensor& x,
-                                 const Tensor& y, const Tensor& addend,
-                                 OpClass op_class) {
+absl::Status ForwardPass::Linear(OpClass op_class, const Tensor& weight,
+                                 const Tensor& bias, const Tensor& x,
+                                 const Tensor& y, const Tensor& addend) {
   auto problem = Make<Gemm::Problem>();
   problem.batch = x.dims[0];
   problem.seqlen = x.dims[1];
   problem.in_features = x.dims[2];
   problem.out_features = y.dims[2];
-  Gemm::Args args = {.x = x,
-                     .weight = memory_.weights.Find(name + ".weight"),
-                     .bias = memory_.weights.Find(name + ".bias"),
-                     .addend = addend,
-                     .y = y};
-  problem.bias = static_cast<bool>(args.bias);
+  problem.bias = static_cast<bool>(bias);
   problem.addend = static_cast<bool>(addend);
-  return composer_.Add<Gemm>(op_class, problem, args);
+  return composer_.Add<Gemm>(
+      op_class, problem,
+      {.x = x, .weight = weight, .bias = bias, .addend = addend, .y = y});
 }
 
 absl::Status ForwardPass::Norm(const std::string& name, const Tensor& delta,
@@ -172,7 +169,8 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
     const bool together =
         count == 1 || shape_.batch == 1 ||
         (first == 0 && logits.strides[0] == count * logits.strides[1]);
-    const std::string head = config_.tie_embeddings ? "embedding" : "lm_head";
+    const Tensor head =
+        memory_.weights.Find(config_.tie_embeddings ? "embedding" : "lm_head");
     const auto entry = [&](const Tensor& t, int64_t b) {
       Tensor one = t;
       one.dims[0] = 1;
@@ -183,9 +181,9 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
     for (int64_t b = 0; b < (together ? 1 : shape_.batch); ++b) {
       const Tensor x = Tokens(u, first, count);
       if (status.ok())
-        status.Update(Linear(head, together ? x : entry(x, b),
-                             together ? logits : entry(logits, b), {},
-                             OpClass::kLmHead));
+        status.Update(Linear(OpClass::kLmHead, head, {},
+                             together ? x : entry(x, b),
+                             together ? logits : entry(logits, b), {}));
     }
   }
   layout.Release(start);

@@ -77,8 +77,10 @@ class ForwardPass {
   // y = x W^T with the weight of that name (".weight" and, if there is one,
   // ".bias" are appended), + addend if it has data.
   absl::Status Linear(const std::string& name, const Tensor& x, const Tensor& y,
-                      const Tensor& addend = {},
-                      OpClass op_class = OpClass::kGemm);
+                      const Tensor& addend = {}) {
+    return Linear(OpClass::kGemm, memory_.weights.Find(name + ".weight"),
+                  memory_.weights.Find(name + ".bias"), x, y, addend);
+  }
   // y = norm(delta + residual) with the norm of that name; residual_out takes
   // the sum.
   absl::Status Norm(const std::string& name, const Tensor& delta,
@@ -94,6 +96,9 @@ class ForwardPass {
   }
 
  private:
+  absl::Status Linear(OpClass op_class, const Tensor& weight,
+                      const Tensor& bias, const Tensor& x, const Tensor& y,
+                      const Tensor& addend);
   absl::Status Embed(const Tensor& tokens, const Tensor& y);
 
   const ModelConfig& config_;

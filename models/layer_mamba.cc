@@ -25,10 +25,11 @@ absl::Status Convolve(ForwardPass& pass, const SubLayer& layer,
       .x = x,
       .weight = pass.memory().weights.Find(name + "conv.weight"),
       .bias = pass.memory().weights.Find(name + "conv.bias"),
-      .initial_state = states.now(layer.ssm),
       .y = y};
-  args.final_state = shape.past == 0 || shape.step ? args.initial_state
-                                                   : states.Next(layer.ssm);
+  const Tensor before = states.now(layer.ssm);
+  const bool first = shape.past == 0;
+  if (!first) args.initial_state = before;
+  args.final_state = first || shape.step ? before : states.Next(layer.ssm);
   problem.channels = x.dims[2];
   problem.width = args.weight.dims[1];
   problem.bias = static_cast<bool>(args.bias);
@@ -101,7 +102,7 @@ absl::Status Mamba1Scan(ForwardPass& pass, const SubLayer& layer,
     problem.has_initial_state = shape.past > 0;
     SelectiveScan::Args args;
     fill(args, [](const Tensor& t) { return t; });
-    args.initial_state = before;
+    if (problem.has_initial_state) args.initial_state = before;
     args.final_state = after;
     status.Update(
         pass.composer().Add<SelectiveScan>(OpClass::kSsmScan, problem, args));
@@ -173,7 +174,7 @@ absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     fill(problem, args, [](const Tensor& t) { return t; });
     problem.has_initial_state = shape.past > 0;
     problem.dt_min = static_cast<float>(m.dt_min);  // of prompts alone
-    args.initial_state = before;
+    if (problem.has_initial_state) args.initial_state = before;
     args.final_state = after;
     status.Update(
         pass.composer().Add<SsdScan>(OpClass::kSsmScan, problem, args));

@@ -65,7 +65,7 @@ def exact(x: Tensor) -> Tensor:
     return torch.round(x.to(torch.bfloat16).double() * 2**20) / 2**20
 
 
-def fill(model: nn.Module, generator: torch.Generator) -> None:
+def fill(model: nn.Module, generator: torch.Generator, gain: float) -> None:
     """Every parameter to a seeded value of the size that training would give it."""
 
     def uniform(p: Tensor, low: float, high: float) -> Tensor:
@@ -93,7 +93,7 @@ def fill(model: nn.Module, generator: torch.Generator) -> None:
         elif any(part in name for part in ("embed", "wte", "wpe", "memory_tokens")):
             value = normal(p, 0.3)
         else:  # (out, in), or (channels, 1, width) of a conv
-            value = normal(p, 1.2 * p[0].numel() ** -0.5)
+            value = normal(p, gain * p[0].numel() ** -0.5)
         with torch.no_grad():
             p.copy_(exact(value))
 
@@ -259,7 +259,7 @@ def write(model: Model, seed: int, out: pathlib.Path) -> None:
     torch.set_default_dtype(torch.float64)
     net = build(model.config)
     generator = torch.Generator().manual_seed(seed)
-    fill(net, generator)
+    fill(net, generator, model.gain)
     prompts: list[Tensor] = []
     for seqlen, name in ((model.seqlen, "logits"), (model.short_seqlen, "logits_short")):
         if not seqlen:

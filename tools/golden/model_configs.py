@@ -25,6 +25,7 @@ class Model(NamedTuple):
     store: torch.dtype = torch.float32
     sharded: bool = False
     short_seqlen: int = 0  # a second case, in logits_short.json
+    gain: float = 1.2  # of a weight matrix: deviation times sqrt(inputs)
 
 
 LLAMA_LIKE: Config = {
@@ -188,6 +189,8 @@ def golden_models() -> Iterator[Model]:
             "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
             "use_mamba_kernels": False,
         },
+        # Deeper than the others, and less forgiving: at 1.2, f32 is off by 3e-4.
+        gain=0.8,
         store=torch.bfloat16,
     )
     yield Model(
