@@ -192,7 +192,10 @@ TEST_P(Models, ABatchIsItsSequences) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Models, testing::ValuesIn(kModels));
+INSTANTIATE_TEST_SUITE_P(All, Models, testing::ValuesIn(kModels),
+                         [](const auto& test) {
+                           return std::string(test.param);
+                         });
 
 }  // namespace
 }  // namespace seqmark
