@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
       for (int n = 0; n < kEights; ++n)
         Mma<T>(s[n], k, q[n][step][0], q[n][step][1]);
     }
-    const int left = c.keys - t * kTileKeys;
+    const int left = KeysLeft(c, t);
     if (left < kTileKeys) {
 #pragma unroll
       for (int n = 0; n < kEights; ++n)

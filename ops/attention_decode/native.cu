@@ -147,15 +147,20 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
                .group = static_cast<int>(p.group()),
                .head_dim = static_cast<int>(p.head_dim),
                .value_dim = static_cast<int>(p.value_dim()),
-               .keys = static_cast<int>(p.keys()),
                .sinks = static_cast<int>(p.sinks()),
-               .skipped = p.first_key() - p.sinks(),
+               .first_key = p.first_key(),
+               .keys = static_cast<int>(p.seqlen - p.first_key()),
                .scale = static_cast<float>(M_LOG2E / std::sqrt(p.head_dim))};
   call.head_tiles = (call.group + kernel.heads - 1) / kernel.heads;
+  const auto tiles_of = [](int keys) {
+    return (keys + decode::kTileKeys - 1) / decode::kTileKeys;
+  };
+  call.sink_tiles = tiles_of(call.sinks);
+  call.tiles = call.sink_tiles + tiles_of(call.keys);
   const int64_t units = p.batch * p.kv_heads * call.head_tiles;
   call.splits = ChooseSplits(
-      units, static_cast<int64_t>(processors) * std::max(blocks, 1),
-      (p.keys() + decode::kTileKeys - 1) / decode::kTileKeys, warps);
+      units, static_cast<int64_t>(processors) * std::max(blocks, 1), call.tiles,
+      warps);
   const auto grid = static_cast<unsigned>(units * call.splits);
   const auto rows = static_cast<unsigned>(p.batch * p.heads);
   const auto run = [=](Stream stream) {

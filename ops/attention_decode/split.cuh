@@ -18,7 +18,7 @@ namespace seqmark::decode {
 inline constexpr int kTileKeys = 16;
 inline constexpr int kMaxWarps = 4;
 
-// Strides are in elements; keys are numbered among those that count.
+// Strides are in elements. Tiles are those of sinks, then those of the others.
 struct Call {
   const void* q;
   const void* k;
@@ -27,15 +27,25 @@ struct Call {
   int64_t q_batch, k_batch, k_row, v_batch, v_row, o_batch;
   int kv_heads, group;
   int head_dim, value_dim;
-  int keys;
-  int sinks;        // the first keys; the others come `skipped` rows later
-  int64_t skipped;  // than their number says
-  int head_tiles;   // blocks that share a group
-  int splits;       // pieces of the keys
-  float scale;      // log2(e) / sqrt(head_dim)
-  float* outputs;   // (batch, heads, splits, value_dim)
-  float2* sums;     // (batch, heads, splits): exponent, sum of weights
+  int sinks, sink_tiles;
+  int64_t first_key;  // of the others
+  int keys, tiles;    // theirs; of all
+  int head_tiles;     // blocks that share a group
+  int splits;         // pieces of the keys
+  float scale;        // log2(e) / sqrt(head_dim)
+  float* outputs;     // (batch, heads, splits, value_dim)
+  float2* sums;       // (batch, heads, splits): exponent, sum of weights
 };
+
+__device__ __forceinline__ int64_t FirstKey(const Call& c, int tile) {
+  return tile < c.sink_tiles ? tile * kTileKeys
+                             : c.first_key + (tile - c.sink_tiles) * kTileKeys;
+}
+// Keys from the tile's first on; a tile may have fewer than it has room for.
+__device__ __forceinline__ int KeysLeft(const Call& c, int tile) {
+  return tile < c.sink_tiles ? c.sinks - tile * kTileKeys
+                             : c.keys - (tile - c.sink_tiles) * kTileKeys;
+}
 
 // A warp's ring. Rows are padded to an odd number of 16-byte columns: the same
 // column of eight rows lies in eight different banks.
@@ -70,7 +80,7 @@ struct Piece {
     split = i % c.splits;
     batch = i / c.splits;
     heads = min(kHeads, c.group - first_head);
-    const int64_t tiles = (c.keys + kTileKeys - 1) / kTileKeys;
+    const int64_t tiles = c.tiles;
     first_tile = static_cast<int>(split * tiles / c.splits);
     end_tile = static_cast<int>((split + 1) * tiles / c.splits);
   }
@@ -118,24 +128,25 @@ class TileStream {
   __device__ void Ask(int stage) {
     if (ask_ < end_) {
       const uint32_t to = ring_ + stage * R::kStageBytes;
-      Copy(to, k_, c_.k_row, c_.head_dim);
-      Copy(to + R::kValues, v_, c_.v_row, c_.value_dim);
+      const int64_t first = FirstKey(c_, ask_);
+      const int keys = KeysLeft(c_, ask_);
+      Copy(to, k_ + first * c_.k_row, c_.k_row, keys, c_.head_dim);
+      Copy(to + R::kValues, v_ + first * c_.v_row, c_.v_row, keys,
+           c_.value_dim);
       ask_ += step_;
     }
     CommitCopies();
   }
-  __device__ void Copy(uint32_t to, const T* from, int64_t row_stride,
+  __device__ void Copy(uint32_t to, const T* from, int64_t row_stride, int keys,
                        int dim) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < kTileKeys * R::kColumns / 32; ++i) {
       const int row = (i * 32 + lane) / R::kColumns;
       const int column = (i * 32 + lane) % R::kColumns;
-      const int key = ask_ * kTileKeys + row;
-      const int64_t at = key < c_.sinks ? key : key + c_.skipped;
       CopyAsync16(to + row * R::kRowBytes + column * 16,
-                  from + at * row_stride + column * kPackSize<T>,
-                  key < c_.keys && column * kPackSize<T> < dim);
+                  from + row * row_stride + column * kPackSize<T>,
+                  row < keys && column * kPackSize<T> < dim);
     }
   }
 
