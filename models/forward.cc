@@ -3,6 +3,7 @@
 
 #include "ops/embedding/embedding.h"
 #include "ops/layernorm/layernorm.h"
+#include "ops/rope/rope.h"
 
 namespace seqmark {
 namespace {
@@ -58,6 +59,26 @@ absl::Status ForwardPass::Norm(const std::string& name, const Tensor& delta,
                                   residual, residual_out, y);
 }
 
+absl::Status ForwardPass::InnerNorm(const std::string& name, const Tensor& x) {
+  auto problem = Make<RmsNorm::Problem>();
+  problem.width = x.dims[2];
+  problem.epsilon = static_cast<float>(config_.norm_epsilon);
+  return composer_.Add<RmsNorm>(
+      OpClass::kNorm, problem,
+      {.x = x, .weight = memory_.weights.Find(name + ".weight"), .y = x});
+}
+
+absl::Status ForwardPass::Copy(const Tensor& from, const Tensor& to) {
+  auto problem = Make<Rope::Problem>();  // of no angles
+  problem.seqlen = from.dims[1];
+  problem.heads = 1;
+  problem.head_dim = from.dims[2];
+  problem.has_v = false;
+  return composer_.Add<Rope>(
+      OpClass::kElementwise, problem,
+      {.q = Heads(from, 1, from.dims[2]), .q_out = Heads(to, 1, from.dims[2])});
+}
+
 absl::Status ForwardPass::Embed(const Tensor& tokens, const Tensor& y) {
   auto problem = Make<Embedding::Problem>();
   problem.vocab = config_.vocab;
@@ -65,12 +86,18 @@ absl::Status ForwardPass::Embed(const Tensor& tokens, const Tensor& y) {
   problem.learned_positions = config_.learned_positions;
   problem.max_position = config_.max_position;
   problem.position = shape_.past;
-  return composer_.Add<Embedding>(
+  absl::Status status = composer_.Add<Embedding>(
       OpClass::kEmbedding, problem,
       {.tokens = tokens,
        .table = memory_.weights.Find("embedding"),
        .positions = memory_.weights.Find("position_embedding"),
        .y = y});
+  const int64_t meta = config_.hymba.meta_tokens;
+  if (meta == 0 || shape_.past > 0 || !status.ok()) return status;
+  Tensor learned = memory_.weights.Find("meta_tokens");
+  learned.dims = {shape_.batch, meta, config_.hidden};
+  learned.strides = {0, config_.hidden, 1};  // every sequence's
+  return Copy(learned, Tokens(y, 0, meta));
 }
 
 absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
@@ -121,6 +148,9 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
         status.Update(AttentionLayer(*this, layer, u, delta, mamba));
         break;
       }
+      case 'P':
+        status.Update(HymbaLayer(*this, layer, u, delta));
+        break;
       default:
         return absl::UnimplementedError(
             absl::StrCat(config_.name, ": a layer of kind '",

@@ -33,7 +33,8 @@ struct ForwardMemory {
   Tensor inverse_frequency;  // (rotary_dim / 2) f32, none without rotation
 };
 
-// One pass: `length` tokens of each sequence after `past` ones.
+// One pass: `length` tokens of each sequence after `past` ones. Meta tokens
+// count, and are the first of the first pass: whatever ids stand for them.
 struct PassShape {
   DType dtype = DType::kBF16;
   int64_t batch = 1;
@@ -85,6 +86,10 @@ class ForwardPass {
   absl::Status Norm(const std::string& name, const Tensor& delta,
                     const Tensor& residual, const Tensor& residual_out,
                     const Tensor& y);
+  // x = norm(x) of a mixer's inside: always RMSNorm.
+  absl::Status InnerNorm(const std::string& name, const Tensor& x);
+  // (batch, n, width) to another, either with any strides of axes 0 and 1.
+  absl::Status Copy(const Tensor& from, const Tensor& to);
   // "layers.<index>."
   static std::string Prefix(const SubLayer& layer) {
     return absl::StrCat("layers.", layer.index, ".");
@@ -111,8 +116,15 @@ absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
                       const Tensor& delta);
 absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
                         const Tensor& u, const Tensor& delta);
+// Hymba's attention and Mamba-1 on one norm.
+absl::Status HymbaLayer(ForwardPass& pass, const SubLayer& layer,
+                        const Tensor& u, const Tensor& delta);
+// Mamba-1 up to its gate: from u to y (batch, length, d_inner).
+absl::Status Mamba1Scan(ForwardPass& pass, const SubLayer& layer,
+                        const Tensor& u, const Tensor& y);
 // Attention proper: rotation, the cache, and softmax(q k^T) v, from a fused
-// projection qkv (batch, length, q + k + v) to o (batch, length, q).
+// projection qkv (batch, length, q + k + v), q alone where another layer's keys
+// are read, to o (batch, length, heads * value_head_dim).
 absl::Status Attend(ForwardPass& pass, const SubLayer& layer, const Tensor& qkv,
                     const Tensor& o);
 // y = act(x), x a fused gate and up if the model's MLP is gated.

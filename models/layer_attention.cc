@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Attention: qkv projection, rotary embedding with the write of the cache,
-// softmax(q k^T) v over it, output projection.
+// softmax(q k^T) v over it, output projection. Meta tokens are seen past any
+// window.
 #include "models/forward.h"
 #include "ops/attention/attention.h"
 #include "ops/attention_decode/attention_decode.h"
@@ -15,40 +16,54 @@ absl::Status Attend(ForwardPass& pass, const SubLayer& layer, const Tensor& qkv,
   const PassShape& shape = pass.shape();
   const int64_t q_width = a.heads * a.head_dim;
   const int64_t k_width = a.kv_heads * a.head_dim;
+  const int64_t v_width = a.kv_heads * a.value_head_dim;
   const Tensor q = Heads(Slice(qkv, 0, q_width), a.heads, a.head_dim);
   const Tensor& keys = pass.memory().state.keys[layer.attention];
   const Tensor& values = pass.memory().state.values[layer.attention];
 
+  const bool own = layer.kv_source == layer.attention;  // keys and values
   auto rope = pass.Make<Rope::Problem>();
   rope.heads = a.heads;
-  rope.kv_heads = a.kv_heads;
+  rope.kv_heads = own ? a.kv_heads : 0;
+  rope.has_v = own && a.value_head_dim == a.head_dim;
   rope.head_dim = a.head_dim;
   rope.rotary_dim = pass.config().rope.kind == RopeKind::kNone
                         ? 0
                         : pass.config().rope.rotary_dim;
   rope.position = shape.past;
   rope.factor = static_cast<float>(pass.config().rope.attention_factor);
-  absl::Status status = pass.composer().Add<Rope>(
-      OpClass::kElementwise, rope,
-      {.q = q,
-       .k = Heads(Slice(qkv, q_width, k_width), a.kv_heads, a.head_dim),
-       .v = Heads(Slice(qkv, q_width + k_width, k_width), a.kv_heads,
-                  a.head_dim),
-       .inverse_frequency = pass.memory().inverse_frequency,
-       .q_out = q,
-       .k_out = Tokens(keys, shape.past, shape.length),
-       .v_out = Tokens(values, shape.past, shape.length)});
+  Rope::Args args = {
+      .q = q, .inverse_frequency = pass.memory().inverse_frequency, .q_out = q};
+  if (own) {
+    args.k = Heads(Slice(qkv, q_width, k_width), a.kv_heads, a.head_dim);
+    args.k_out = Tokens(keys, shape.past, shape.length);
+  }
+  const Tensor v = Slice(qkv, q_width + k_width, v_width);
+  const Tensor v_out = Tokens(values, shape.past, shape.length);
+  if (rope.has_v) {
+    args.v = Heads(v, a.kv_heads, a.head_dim);
+    args.v_out = v_out;
+  }
+  absl::Status status =
+      pass.composer().Add<Rope>(OpClass::kElementwise, rope, args);
+  if (own && !rope.has_v && status.ok())
+    status.Update(pass.Copy(v, WithoutHeads(v_out)));
   if (!status.ok()) return status;
 
   const int64_t seen = shape.past + shape.length;
-  const Tensor out = Heads(o, a.heads, a.head_dim);
-  if (shape.step) {
-    auto problem = pass.Make<AttentionDecode::Problem>();
-    problem.seqlen = seen;
+  const Tensor out = Heads(o, a.heads, a.value_head_dim);
+  const auto fill = [&](auto& problem) {
     problem.heads = a.heads;
     problem.kv_heads = a.kv_heads;
     problem.head_dim = a.head_dim;
+    problem.value_head_dim = a.value_head_dim;
     problem.window = layer.window;
+    problem.sink = pass.config().hymba.meta_tokens;
+  };
+  if (shape.step) {
+    auto problem = pass.Make<AttentionDecode::Problem>();
+    fill(problem);
+    problem.seqlen = seen;
     return pass.composer().Add<AttentionDecode>(OpClass::kAttention, problem,
                                                 {.q = WithoutTokens(q),
                                                  .k = Tokens(keys, 0, seen),
@@ -56,11 +71,8 @@ absl::Status Attend(ForwardPass& pass, const SubLayer& layer, const Tensor& qkv,
                                                  .o = WithoutTokens(out)});
   }
   auto problem = pass.Make<Attention::Problem>();
+  fill(problem);
   problem.past = shape.past;
-  problem.heads = a.heads;
-  problem.kv_heads = a.kv_heads;
-  problem.head_dim = a.head_dim;
-  problem.window = layer.window;
   return pass.composer().Add<Attention>(OpClass::kAttention, problem,
                                         {.q = q,
                                          .k = Tokens(keys, 0, seen),

@@ -45,8 +45,10 @@ std::pair<Tensor, Tensor> ScanStates(ForwardPass& pass, const SubLayer& layer) {
   return {before, in_place ? before : states.Next(layer.ssm)};
 }
 
-absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
-                    const Tensor& delta) {
+}  // namespace
+
+absl::Status Mamba1Scan(ForwardPass& pass, const SubLayer& layer,
+                        const Tensor& u, const Tensor& y) {
   const Mamba1Config& m = pass.config().mamba1;
   const PassShape& shape = pass.shape();
   const Weights& weights = pass.memory().weights;
@@ -55,13 +57,19 @@ absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
   const Tensor x = pass.Temporary(m.d_inner);
   const Tensor dbc = pass.Temporary(m.dt_rank + 2 * m.d_state);
   const Tensor dt = pass.Temporary(m.d_inner);
-  const Tensor y = pass.Temporary(m.d_inner);
   absl::Status status = pass.Linear(name + "in_proj", u, xz);
   if (status.ok())
     status.Update(Convolve(pass, layer, name, Slice(xz, 0, m.d_inner), x));
   if (status.ok()) status.Update(pass.Linear(name + "x_proj", x, dbc));
-  if (status.ok())
-    status.Update(pass.Linear(name + "dt_proj", Slice(dbc, 0, m.dt_rank), dt));
+  const Tensor dt_in = Slice(dbc, 0, m.dt_rank);
+  const Tensor B = Slice(dbc, m.dt_rank, m.d_state);
+  const Tensor C = Slice(dbc, m.dt_rank + m.d_state, m.d_state);
+  if (m.inner_norms) {
+    if (status.ok()) status.Update(pass.InnerNorm(name + "dt_norm", dt_in));
+    if (status.ok()) status.Update(pass.InnerNorm(name + "B_norm", B));
+    if (status.ok()) status.Update(pass.InnerNorm(name + "C_norm", C));
+  }
+  if (status.ok()) status.Update(pass.Linear(name + "dt_proj", dt_in, dt));
   if (!status.ok()) return status;
 
   const auto [before, after] = ScanStates(pass, layer);
@@ -69,8 +77,8 @@ absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     args.x = shaped(x);
     args.dt = shaped(dt);
     args.A = weights.Find(name + "A");
-    args.B = shaped(Slice(dbc, m.dt_rank, m.d_state));
-    args.C = shaped(Slice(dbc, m.dt_rank + m.d_state, m.d_state));
+    args.B = shaped(B);
+    args.C = shaped(C);
     args.D = weights.Find(name + "D");
     args.z = shaped(Slice(xz, m.d_inner, m.d_inner));
     args.dt_bias = weights.Find(name + "dt_bias");
@@ -99,7 +107,18 @@ absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     status.Update(
         pass.composer().Add<SelectiveScan>(OpClass::kSsmScan, problem, args));
   }
-  if (status.ok()) status.Update(pass.Linear(name + "out_proj", y, delta));
+  return status;
+}
+
+namespace {
+
+absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
+                    const Tensor& delta) {
+  const Tensor y = pass.Temporary(pass.config().mamba1.d_inner);
+  absl::Status status = Mamba1Scan(pass, layer, u, y);
+  if (status.ok())
+    status.Update(
+        pass.Linear(ForwardPass::Prefix(layer) + "mamba.out_proj", y, delta));
   return status;
 }
 

@@ -53,17 +53,7 @@ absl::Status SharedBlock(ForwardPass& pass, const SubLayer& layer,
        .k = Heads(embedding, 1, hidden),
        .q_out = Heads(Slice(both, 0, hidden), 1, hidden),
        .k_out = Heads(Slice(both, hidden, hidden), 1, hidden)});
-  const auto norm = [&](const std::string& name, const Tensor& x) {
-    auto problem = pass.Make<RmsNorm::Problem>();
-    problem.width = x.dims[2];
-    problem.epsilon = static_cast<float>(config.norm_epsilon);
-    return pass.composer().Add<RmsNorm>(
-        OpClass::kNorm, problem,
-        {.x = x,
-         .weight = pass.memory().weights.Find(name + ".weight"),
-         .y = x});
-  };
-  if (status.ok()) status.Update(norm(shared + "norm", both));
+  if (status.ok()) status.Update(pass.InnerNorm(shared + "norm", both));
 
   const Tensor qkv = pass.Temporary(3 * width), o = pass.Temporary(width);
   if (status.ok())
@@ -83,7 +73,7 @@ absl::Status SharedBlock(ForwardPass& pass, const SubLayer& layer,
   if (status.ok()) status.Update(Attend(pass, layer, qkv, o));
   if (status.ok())
     status.Update(pass.Linear(shared + "attention.o_proj", o, attended));
-  if (status.ok()) status.Update(norm(shared + "mlp_norm", attended));
+  if (status.ok()) status.Update(pass.InnerNorm(shared + "mlp_norm", attended));
 
   const int64_t intermediate = config.mlp.intermediate;
   const Tensor up = pass.Temporary(2 * intermediate);

@@ -66,6 +66,16 @@ inline Tensor Heads(const Tensor& t, int64_t heads, int64_t dim) {
   return split;
 }
 
+// The reverse.
+inline Tensor WithoutHeads(const Tensor& t) {
+  Tensor joined = t;
+  joined.dims.pop_back();
+  joined.strides.pop_back();
+  joined.dims.back() = t.dims[2] * t.dims[3];
+  joined.strides.back() = 1;
+  return joined;
+}
+
 // (batch, 1, ...) as (batch, ...).
 inline Tensor WithoutTokens(const Tensor& t) {
   Tensor entry = t;

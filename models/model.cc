@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "fixtures/inputs.h"
@@ -13,6 +14,28 @@ namespace {
 std::string Bytes(size_t bytes) {
   return absl::StrCat(bytes, " bytes (", (bytes + (size_t{1} << 19)) >> 20,
                       " MiB)");
+}
+
+// Elements of keys and values of a sequence that a call reads, each once, and
+// of those that it writes. `past` tokens are there; `length` are new.
+std::pair<int64_t, int64_t> CacheElements(const ModelConfig& config,
+                                          int64_t past, int64_t length) {
+  const AttentionConfig& a = config.attention;
+  std::vector<int64_t> read(a.windows.size(), 0);  // tokens, by producer
+  int64_t total = 0, producers = 0;
+  for (const SubLayer& layer : SubLayers(config)) {
+    if (layer.attention < 0) continue;
+    if (layer.kv_source == layer.attention) ++producers;
+    int64_t& most = read[layer.kv_source];
+    // The window of a new token has the token itself.
+    const int64_t seen =
+        layer.window == 0 ? past : layer.window - 1 + config.hymba.meta_tokens;
+    total -= most;
+    most = std::max(most, std::min(past, seen));
+    total += most;
+  }
+  const int64_t row = a.kv_heads * (a.head_dim + a.value_head_dim);
+  return {total * row, producers * length * row};
 }
 
 }  // namespace
@@ -35,32 +58,41 @@ absl::Status Model::List(Composer& prompt, Composer& step, Layout& state,
     inverse_frequency_ =
         activations.Place(DType::kF32, {config_.rope.rotary_dim / 2});
   step_tokens_ = activations.Place(DType::kI32, {s.batch, 1});
+  // Meta tokens come before the prompt, in its first chunk.
+  const int64_t meta = config_.hymba.meta_tokens;
   chunk_tokens_.clear();
   for (int64_t past = 0; past < s.prompt; past += s.chunk)
     chunk_tokens_.push_back(activations.Place(
-        DType::kI32, {s.batch, std::min(s.chunk, s.prompt - past)}));
+        DType::kI32, {s.batch, (past == 0 ? meta : 0) +
+                                   std::min(s.chunk, s.prompt - past)}));
   const ForwardMemory memory = {weights_, state_, activations, zeros_,
                                 inverse_frequency_};
   const auto chunks = static_cast<int64_t>(chunk_tokens_.size());
   for (int64_t i = 0; i < chunks; ++i) {
     // Others ask for what the second asks for, or the last of that length.
     if (!every_chunk && i > 1 && i < chunks - 2) continue;
-    const int64_t past = i * s.chunk, length = chunk_tokens_[i].dims[1];
-    ForwardPass pass(
-        config_,
-        {.dtype = s.dtype, .batch = s.batch, .length = length, .past = past},
-        memory, prompt);
+    const int64_t first = i * s.chunk;  // of the prompt
+    ForwardPass pass(config_,
+                     {.dtype = s.dtype,
+                      .batch = s.batch,
+                      .length = chunk_tokens_[i].dims[1],
+                      .past = i == 0 ? 0 : meta + first},
+                     memory, prompt);
     Tensor wanted;
-    if (all) wanted = Tokens(prompt_logits_, past, length);
+    if (all)
+      wanted =
+          Tokens(prompt_logits_, first, std::min(s.chunk, s.prompt - first));
     if (!all && i == chunks - 1) wanted = prompt_logits_;
     if (absl::Status status = pass.List(chunk_tokens_[i], wanted); !status.ok())
       return status;
   }
   if (s.context < 0) return absl::OkStatus();
-  ForwardPass pass(
-      config_,
-      {.dtype = s.dtype, .batch = s.batch, .past = s.context, .step = true},
-      memory, step);
+  ForwardPass pass(config_,
+                   {.dtype = s.dtype,
+                    .batch = s.batch,
+                    .past = meta + s.context,
+                    .step = true},
+                   memory, step);
   return pass.List(step_tokens_, step_logits_);
 }
 
@@ -89,17 +121,22 @@ absl::StatusOr<ModelCost> Model::GetCost(const ModelConfig& config,
   cost.bytes_read = static_cast<double>(model.weights_.bytes()) -
                     (config.tie_embeddings ? 0 : table);
   cost.bytes_written = static_cast<double>(logits.bytes());
-  Layout kv, rest;
-  const double tokens =
-      static_cast<double>(shape.prompt > 0 ? shape.prompt : 1);
-  // State by kind: keys and values of one token, and what does not grow.
-  ModelState::Place(config, shape.dtype, shape.batch, 1, kv);
-  ModelState::Place(config, shape.dtype, shape.batch, 2, rest);
-  const double per_token = static_cast<double>(rest.bytes() - kv.bytes());
-  const double fixed = static_cast<double>(kv.bytes()) - per_token;
-  cost.bytes_written += fixed + per_token * tokens;
-  if (shape.prompt == 0)
-    cost.bytes_read += fixed + per_token * static_cast<double>(shape.context);
+  // State: what does not grow, which a step reads and writes, and the keys and
+  // values of tokens that are new, or are seen.
+  const int64_t meta = config.hymba.meta_tokens;
+  Layout fixed;
+  ModelConfig without_keys = config;
+  without_keys.attention.kv_heads = 0;
+  ModelState::Place(without_keys, shape.dtype, shape.batch, 0, fixed);
+  const bool one = shape.prompt == 0;  // a step's
+  const auto [read, written] = CacheElements(
+      config, one ? meta + shape.context : 0, one ? 1 : meta + shape.prompt);
+  const double sequences = static_cast<double>(shape.batch * element);
+  cost.bytes_written += static_cast<double>(fixed.bytes()) +
+                        static_cast<double>(written) * sequences;
+  if (one)
+    cost.bytes_read += static_cast<double>(fixed.bytes()) +
+                       static_cast<double>(read) * sequences;
   return cost;
 }
 
@@ -199,7 +236,8 @@ absl::Status Model::Allocate(const ProviderChoice& choice) {
   step_ = step.TakeParts();
   if (!inverse_frequency_) return absl::OkStatus();
   const std::vector<float> frequencies = InverseFrequencies(
-      config_.rope, std::max(shape_.prompt, shape_.capacity));
+      config_.rope,
+      config_.hymba.meta_tokens + std::max(shape_.prompt, shape_.capacity));
   return device_->CopyToDevice(inverse_frequency_.data, frequencies.data(),
                                inverse_frequency_.bytes());
 }
@@ -214,7 +252,7 @@ absl::StatusOr<std::vector<ModelPart>> Model::PlanStep(int64_t context) {
       config_,
       {.dtype = shape_.dtype,
        .batch = shape_.batch,
-       .past = context,
+       .past = config_.hymba.meta_tokens + context,
        .step = true},
       {weights_, state_, *activations_, zeros_, inverse_frequency_}, step);
   if (absl::Status s = pass.List(step_tokens_, step_logits_); !s.ok()) return s;
@@ -237,11 +275,12 @@ absl::Status Model::SetPrompt(const std::vector<int32_t>& tokens) {
   absl::Status status = CheckTokens(tokens, shape_.batch * shape_.prompt);
   for (size_t i = 0; i < chunk_tokens_.size() && status.ok(); ++i) {
     const Tensor& chunk = chunk_tokens_[i];
+    const int64_t meta = i == 0 ? config_.hymba.meta_tokens : 0;
     std::vector<int32_t> host(chunk.size());
     for (int64_t b = 0; b < shape_.batch; ++b)
-      std::memcpy(&host[b * chunk.dims[1]],
+      std::memcpy(&host[b * chunk.dims[1] + meta],
                   &tokens[b * shape_.prompt + i * shape_.chunk],
-                  chunk.dims[1] * sizeof(int32_t));
+                  (chunk.dims[1] - meta) * sizeof(int32_t));
     status = device_->CopyToDevice(chunk.data, host.data(), chunk.bytes());
   }
   return status;

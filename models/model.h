@@ -24,13 +24,14 @@ enum class LogitsOf : uint8_t { kLast, kAll };
 struct ModelShape {
   DType dtype = DType::kBF16;
   int64_t batch = 1;
-  int64_t prompt = 0;    // tokens of each sequence; 0: no prompt is run
-  int64_t capacity = 0;  // tokens of each sequence that the state has room for
+  // Tokens of each sequence, meta tokens not counted.
+  int64_t prompt = 0;    // 0: no prompt is run
+  int64_t capacity = 0;  // that the state has room for
   // Tokens of each sequence in a chunk of the prompt: activations are of one
   // chunk, so that memory grows with the state alone.
   int64_t chunk = 0;
   LogitsOf logits = LogitsOf::kLast;
-  // A decode step after so many tokens; negative: none.
+  // A decode step after so many tokens, of the prompt's kind; negative: none.
   int64_t context = -1;
 };
 

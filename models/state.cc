@@ -9,6 +9,7 @@ ModelState ModelState::Place(const ModelConfig& config, DType dtype,
                              int64_t batch, int64_t capacity, Layout& layout) {
   ModelState state;
   const AttentionConfig& a = config.attention;
+  const int64_t rows = config.hymba.meta_tokens + capacity;
   int64_t ssm_layers = 0;
   for (const SubLayer& layer : SubLayers(config)) {
     if (HasSsm(layer.kind)) ++ssm_layers;
@@ -19,9 +20,9 @@ ModelState ModelState::Place(const ModelConfig& config, DType dtype,
       continue;
     }
     state.keys.push_back(
-        layout.Place(dtype, {batch, capacity, a.kv_heads, a.head_dim}));
+        layout.Place(dtype, {batch, rows, a.kv_heads, a.head_dim}));
     state.values.push_back(
-        layout.Place(dtype, {batch, capacity, a.kv_heads, a.value_head_dim}));
+        layout.Place(dtype, {batch, rows, a.kv_heads, a.value_head_dim}));
   }
   if (ssm_layers == 0) return state;
   const Mamba1Config& m1 = config.mamba1;

@@ -44,7 +44,7 @@ struct ModelState {
   RotatingStates ssm;   // (batch, d_inner, d_state) or
                         // (batch, heads, head_dim, d_state), f32
 
-  // `capacity`: tokens that there is room for.
+  // `capacity`: tokens that there is room for, besides meta tokens.
   static ModelState Place(const ModelConfig& config, DType dtype, int64_t batch,
                           int64_t capacity, Layout& layout);
 };

@@ -28,7 +28,8 @@ void ExpectSame(const OpCall<Op>& call, const std::string& o,
   EXPECT_TRUE(error.ok) << error.message;
 }
 
-Attention::Problem MakeProblem(DType dtype, int64_t past, int64_t window) {
+Attention::Problem MakeProblem(DType dtype, int64_t past, int64_t window,
+                               int64_t sink = 0) {
   Attention::Problem p;
   p.dtype = dtype;
   p.batch = 2;
@@ -38,15 +39,18 @@ Attention::Problem MakeProblem(DType dtype, int64_t past, int64_t window) {
   p.head_dim = 64;
   p.past = past;
   p.window = window;
+  p.sink = sink;
   return p;
 }
 
 TEST(Attention, ReadsAndWritesViews) {
   ForEachProvider<Attention>([](const auto& provider, Device& device) {
     for (DType dtype : provider.dtypes)
-      for (const auto& [past, window] : {std::tuple{0, 0}, {53, 0}, {53, 20}}) {
+      for (const auto& [past, window, sink] :
+           {std::tuple{0, 0, 0}, {53, 0, 0}, {53, 20, 0}, {200, 20, 70}}) {
         SCOPED_TRACE(absl::StrCat(Name(dtype), " past ", past));
-        const Attention::Problem p = MakeProblem(dtype, past, window);
+        const Attention::Problem p = MakeProblem(dtype, past, window, sink);
+        if (!provider.supports(p)) continue;
         OpCall<Attention> contiguous(p, device), view(p, device);
         contiguous.Run(provider);
         const SpacedView q(view.args.q, 8, 800, device),
@@ -60,7 +64,8 @@ TEST(Attention, ReadsAndWritesViews) {
 
 TEST(Attention, PlansOfTheSameShapeKeepTheirOwnTensors) {
   ForEachProvider<Attention>([](const auto& provider, Device& device) {
-    const Attention::Problem p = MakeProblem(DType::kBF16, 20, 0);
+    Attention::Problem p = MakeProblem(DType::kBF16, 100, 30);
+    if (!provider.supports(p)) p.sink = 50;
     OpCall<Attention> first(p, device), second(p, device);
     second.args.q = first.args.o;  // other values than first's queries
     first.Run(provider);
@@ -80,11 +85,40 @@ TEST(Attention, PlansOfTheSameShapeKeepTheirOwnTensors) {
   });
 }
 
+TEST(AttentionDecode, WhatDoesNotCountMayBeAnything) {
+  AttentionDecode::Problem p;
+  p.seqlen = 500;
+  p.heads = 4;
+  p.kv_heads = 2;
+  p.head_dim = 64;
+  p.value_head_dim = 128;
+  p.window = 40;
+  p.sink = 9;
+  ForEachProvider<AttentionDecode>([&](const auto& provider, Device& device) {
+    for (DType dtype : provider.dtypes) {
+      SCOPED_TRACE(Name(dtype));
+      p.dtype = dtype;
+      OpCall<AttentionDecode> call(p, device), other(p, device);
+      call.Run(provider);
+      for (const Tensor& t : {other.args.k, other.args.v}) {
+        std::string bytes = other.Read(t);
+        const size_t row = t.strides[1] * SizeOf(dtype);
+        std::fill(bytes.begin() + p.sinks() * row,
+                  bytes.begin() + p.first_key() * row, '\xff');  // NaN
+        ASSERT_TRUE(
+            device.CopyToDevice(t.data, bytes.data(), bytes.size()).ok());
+      }
+      other.Run(provider);
+      EXPECT_EQ(other.Read(other.args.o), call.Read(call.args.o));
+    }
+  });
+}
+
 TEST(AttentionDecode, ReadsAndWritesViews) {
   ForEachProvider<AttentionDecode>([](const auto& provider, Device& device) {
     for (DType dtype : provider.dtypes)
-      for (const auto& [seqlen, window] :
-           {std::tuple{1, 0}, {700, 0}, {700, 333}}) {
+      for (const auto& [seqlen, window, sink] :
+           {std::tuple{1, 0, 0}, {700, 0, 0}, {700, 333, 0}, {700, 333, 70}}) {
         SCOPED_TRACE(absl::StrCat(Name(dtype), " of ", seqlen));
         AttentionDecode::Problem p;
         p.dtype = dtype;
@@ -94,6 +128,7 @@ TEST(AttentionDecode, ReadsAndWritesViews) {
         p.kv_heads = 2;
         p.head_dim = 80;
         p.window = window;
+        p.sink = sink;
         OpCall<AttentionDecode> contiguous(p, device), view(p, device);
         contiguous.Run(provider);
         const SpacedView k(view.args.k, 16, 176, device),

@@ -245,7 +245,39 @@ TEST_P(Models, CudaIsAsNearAsItsRoundingAllows) {
   EXPECT_GT(ran, 0) << "every dtype was refused";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Models, testing::ValuesIn(kModels));
+// Of the golden Hymba's five layers two see all, and the three of the window
+// share keys and values; there are five meta tokens.
+TEST(HymbaCosts, CountWhatIsSeenOnceAndMetaTokens) {
+  const ModelConfig config = *LoadModelConfig(Folder("hymba"));
+  const AttentionConfig& a = config.attention;
+  const double row = 4.0 * a.kv_heads * (a.head_dim + a.value_head_dim);
+  const auto step = [&](int64_t context) {
+    return *Model::GetCost(config, {.dtype = DType::kF32, .context = context});
+  };
+  const ModelCost at = step(100), later = step(101);
+  EXPECT_EQ(later.bytes_read - at.bytes_read, 2 * row);
+  EXPECT_EQ(later.bytes_written, at.bytes_written);
+  // The shared layers see five meta tokens and ten others, then no more.
+  EXPECT_EQ(at.bytes_read - step(10).bytes_read, 90 * 2 * row);
+  EXPECT_EQ(step(10).bytes_read - step(9).bytes_read, 3 * row);
+  const double fixed = step(0).bytes_read - 5 * 3 * row;
+  const double weights = Weights::Placed(config, DType::kF32).bytes();
+  EXPECT_GT(fixed, weights);  // and the scans' states
+
+  const auto prompt = [&](int64_t length) {
+    return *Model::GetCost(config, {.dtype = DType::kF32,
+                                    .prompt = length,
+                                    .capacity = length,
+                                    .chunk = 64});
+  };
+  EXPECT_EQ(prompt(2).bytes_written - prompt(1).bytes_written, 3 * row);
+  EXPECT_EQ(prompt(1).bytes_written - at.bytes_written, 5 * 3 * row);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Models, testing::ValuesIn(kModels),
+                         [](const auto& test) {
+                           return std::string(test.param);
+                         });
 
 }  // namespace
 }  // namespace seqmark

@@ -13,9 +13,10 @@ Cost Attention::GetCost(const Problem& p) {
   const double rows = static_cast<double>(p.batch * p.heads * p.seqlen);
   const double pairs = static_cast<double>(p.batch * p.heads) * p.pairs();
   Cost cost;
-  cost.matrix_flops = pairs * 4 * p.head_dim;  // q k^T and p v
+  // q k^T and p v
+  cost.matrix_flops = pairs * 2 * (p.head_dim + p.value_dim());
   // scale, less the greatest, sum; times 1/sum
-  cost.vector_flops = pairs * 3 + rows * p.head_dim;
+  cost.vector_flops = pairs * 3 + rows * p.value_dim();
   cost.special_ops = pairs + rows;  // e^x; 1/sum
   return cost;
 }
@@ -72,6 +73,18 @@ std::vector<Attention::Problem> Attention::Sweep() {
 
 std::vector<Attention::Problem> Attention::TestProblems() {
   std::vector<Problem> problems;
+  const auto add = [&](Problem p) {
+    p.shape = absl::StrCat("custom.heads", p.heads, "-kv", p.kv_heads, "-dim",
+                           p.head_dim);
+    const auto axis = [&](absl::string_view name, int64_t value) {
+      if (value > 0) absl::StrAppend(&p.shape, "-", name, value);
+    };
+    axis("value", p.value_head_dim);
+    axis("window", p.window);
+    axis("sink", p.sink);
+    axis("past", p.past);
+    problems.push_back(p);
+  };
   // batch, seqlen, heads, kv_heads, head_dim, window, past
   for (const auto& [batch, seqlen, heads, kv_heads, head_dim, window, past] :
        {std::tuple{1, 1, 1, 1, 64, 0, 0},
@@ -101,10 +114,6 @@ std::vector<Attention::Problem> Attention::TestProblems() {
         {1, 64, 2, 1, 64, 150, 100},
         {1, 300, 1, 1, 256, 1000, 211}}) {
     Problem p;
-    p.shape =
-        absl::StrCat("custom.heads", heads, "-kv", kv_heads, "-dim", head_dim);
-    if (window > 0) absl::StrAppend(&p.shape, "-window", window);
-    if (past > 0) absl::StrAppend(&p.shape, "-past", past);
     p.batch = batch;
     p.seqlen = seqlen;
     p.heads = heads;
@@ -112,7 +121,37 @@ std::vector<Attention::Problem> Attention::TestProblems() {
     p.head_dim = head_dim;
     p.window = window;
     p.past = past;
-    problems.push_back(p);
+    add(p);
+  }
+  // batch, seqlen, head_dim, value_head_dim, window, sink, past; six heads
+  for (const auto& [batch, seqlen, head_dim, value_head_dim, window, sink,
+                    past] :
+       {std::tuple{1, 1, 64, 128, 0, 0, 0},
+        {2, 65, 64, 128, 0, 0, 3},
+        {1, 70, 128, 64, 9, 0, 0},
+        {1, 33, 16, 80, 0, 0, 100},
+        {2, 100, 64, 0, 7, 5, 0},     // sinks within the first window
+        {1, 300, 64, 0, 64, 100, 0},  // more sinks than the window
+        {1, 90, 80, 0, 30, 200, 0},   // than the prompt
+        {1, 60, 64, 0, 0, 7, 40},     // no window
+        {1, 50, 64, 0, 1000, 7, 10},  // nor here
+        {2, 40, 64, 0, 20, 1, 300},   // keys between that no query sees
+        {1, 1, 64, 0, 20, 66, 300},
+        {1, 129, 128, 0, 33, 128, 513},
+        {1, 200, 96, 48, 100, 150, 250},
+        {1, 700, 64, 128, 200, 70, 0},
+        {1, 300, 64, 128, 1024, 128, 1500}}) {  // hymba-1.5b
+    Problem p;
+    p.batch = batch;
+    p.seqlen = seqlen;
+    p.heads = 6;
+    p.kv_heads = 2;
+    p.head_dim = head_dim;
+    p.value_head_dim = value_head_dim;
+    p.window = window;
+    p.sink = sink;
+    p.past = past;
+    add(p);
   }
   return problems;
 }

@@ -67,8 +67,8 @@ absl::StatusOr<Graph> BuildGraph(const Attention::Problem& p,
                                     : fe::DiagonalAlignment_t::BOTTOM_RIGHT)
         .set_diagonal_band_right_bound(0);
     // Keys with key + bound > the query's are seen: the bound is the window.
-    if (p.span() < keys)
-      attention.set_diagonal_band_left_bound(static_cast<int>(p.span()));
+    if (p.reach() < keys)
+      attention.set_diagonal_band_left_bound(static_cast<int>(p.reach()));
   }
   const auto o = graph->sdpa(q, k, v, attention)[0];
   describe(o->set_output(true).set_name("o"), 3);
@@ -79,7 +79,7 @@ absl::StatusOr<Graph> BuildGraph(const Attention::Problem& p,
 absl::StatusOr<Graph> CachedGraph(const Attention::Problem& p,
                                   const Operands& operands) {
   static auto* const graphs = new std::map<std::vector<int64_t>, Graph>();
-  std::vector<int64_t> key = {static_cast<int64_t>(p.dtype), p.span()};
+  std::vector<int64_t> key = {static_cast<int64_t>(p.dtype), p.reach()};
   for (const Tensor& t : operands) {
     key.insert(key.end(), t.dims.begin(), t.dims.end());
     key.insert(key.end(), t.strides.begin(), t.strides.end());
@@ -90,8 +90,14 @@ absl::StatusOr<Graph> CachedGraph(const Attention::Problem& p,
   return graph;
 }
 
-absl::StatusOr<Launch> Plan(const Attention::Problem& p,
-                            const Attention::Args& a, Device& device) {
+// Without a window that hides keys but for sinks: cuDNN's masks are bands.
+bool Supports(const Attention::Problem& p) {
+  return p.sink == 0 || p.span() == p.keys();
+}
+
+absl::StatusOr<Launch> Plan(Attention::Problem p, const Attention::Args& a,
+                            Device& device) {
+  if (p.span() == p.keys()) p.window = 0;
   const Operands operands = {a.q, Seen(p, a.k), Seen(p, a.v), a.o};
   absl::StatusOr<Graph> graph = CachedGraph(p, operands);
   if (!graph.ok()) return graph.status();
@@ -104,7 +110,8 @@ const bool registered =
     AddProvider<Attention>({.name = "cudnn",
                             .device = DeviceKind::kCuda,
                             .dtypes = {DType::kBF16, DType::kF16},
-                            .plan = Plan});
+                            .plan = Plan,
+                            .supports = Supports});
 
 }  // namespace
 }  // namespace seqmark

@@ -178,17 +178,27 @@ class FlashAttention {
   absl::Status MakeWorkers(Device& device);
   void Pack(Worker& worker, int64_t item);
   void Attend(Worker& worker, int64_t item);
+  // The granules [begin, end) for the worker's block of queries.
+  void AttendGranules(Worker& worker, int64_t kv, int64_t begin, int64_t end);
 
+  // Packed granules are those of sinks, then the others that are seen.
+  int64_t Slot(int64_t index) const {
+    return index < sink_granules_ ? index
+                                  : sink_granules_ + index - first_granule_;
+  }
+  int64_t GranuleOf(int64_t slot) const {
+    return slot < sink_granules_ ? slot
+                                 : slot - sink_granules_ + first_granule_;
+  }
   // The packed granule `index` of the key head `kv` (of all sequences).
   std::byte* PackedK(int64_t kv, int64_t index) const {
     return static_cast<std::byte*>(scratch_.data()) +
-           (kv * granules_ + index - first_granule_) * k_bytes_;
+           (kv * granules_ + Slot(index)) * k_bytes_;
   }
   std::byte* PackedV(int64_t kv, int64_t block, int64_t index) const {
     return static_cast<std::byte*>(scratch_.data()) +
            p_.batch * p_.kv_heads * granules_ * k_bytes_ +
-           ((kv * blocks_ + block) * granules_ + index - first_granule_) *
-               v_bytes_;
+           ((kv * blocks_ + block) * granules_ + Slot(index)) * v_bytes_;
   }
   size_t packed_bytes() const {
     return p_.batch * p_.kv_heads * granules_ * (k_bytes_ + blocks_ * v_bytes_);
@@ -196,7 +206,7 @@ class FlashAttention {
   // Row `l` of sequence `b`, head `h`.
   std::byte* At(const Tensor& t, int64_t b, int64_t l, int64_t h) const {
     return t.as<std::byte>() +
-           (b * t.strides[0] + l * t.strides[1] + h * p_.head_dim) *
+           (b * t.strides[0] + l * t.strides[1] + h * t.dims[3]) *
                SizeOf(t.dtype);
   }
 
@@ -207,10 +217,11 @@ class FlashAttention {
   int64_t block_queries_ = 1;
   int64_t rows_ = 1;                  // block_queries_ * group_
   int64_t depth_ = 1;                 // head_dim, padded
-  int64_t blocks_ = 1;                // of kBlock, that hold head_dim
+  int64_t blocks_ = 1;                // of kBlock, that hold value_head_dim
   int64_t granule_ = 1;               // keys
-  int64_t first_granule_ = 0;         // that any query sees
-  int64_t granules_ = 1;              // from there to the last key
+  int64_t sink_granules_ = 0;         // that lie before those of any window
+  int64_t first_granule_ = 0;         // of those
+  int64_t granules_ = 1;              // sinks', and from there to the last key
   size_t k_bytes_ = 0, v_bytes_ = 0;  // of a packed granule
   std::shared_ptr<const Products> products_;
   std::vector<Worker> workers_;
@@ -227,13 +238,16 @@ absl::Status FlashAttention::Init(Device& device) {
   block_queries_ = std::min(block_queries_, p_.seqlen);
   rows_ = block_queries_ * group_;
   depth_ = RoundUp(p_.head_dim, 32);
-  blocks_ = RoundUp(p_.head_dim, kBlock) / kBlock;
+  blocks_ = RoundUp(p_.value_dim(), kBlock) / kBlock;
   absl::Status status =
       CatchDnnl([&] { products_ = CachedProducts(compute_, rows_, depth_); });
   if (!status.ok()) return status;
   granule_ = products_->granule;
   first_granule_ = p_.first_key() / granule_;
-  granules_ = RoundUp(p_.keys(), granule_) / granule_ - first_granule_;
+  sink_granules_ =
+      std::min(RoundUp(p_.sink, granule_) / granule_, first_granule_);
+  granules_ =
+      sink_granules_ + RoundUp(p_.keys(), granule_) / granule_ - first_granule_;
   k_bytes_ = products_->tiles[0].k.get_size();
   v_bytes_ = products_->tiles[0].v.get_size();
   absl::Status made;
@@ -302,7 +316,8 @@ absl::Status FlashAttention::MakeWorkers(Device& device) {
         .weights_dtype = compute_,
         .rows = rows_,
         .group = group_,
-        .span = p_.span(),
+        .reach = p_.reach(),
+        .sink = p_.sink,
         .scale = static_cast<float>(M_LOG2E / std::sqrt(p_.head_dim)),
         .greatest = reinterpret_cast<float*>(base + greatest),
         .sums = reinterpret_cast<float*>(base + sums),
@@ -317,7 +332,7 @@ absl::Status FlashAttention::MakeWorkers(Device& device) {
 
 // Keys beyond the last are packed as zeros: never seen, but multiplied.
 void FlashAttention::Pack(Worker& worker, int64_t item) {
-  const int64_t index = first_granule_ + item % granules_;
+  const int64_t index = GranuleOf(item % granules_);
   const int64_t kv = item / granules_;
   const int64_t b = kv / p_.kv_heads, h = kv % p_.kv_heads;
   const int64_t key = index * granule_;
@@ -339,7 +354,7 @@ void FlashAttention::Pack(Worker& worker, int64_t item) {
   pack_k_.execute(worker.stream, worker.k_plain, worker.k_packed);
   for (int64_t block = 0; block < blocks_; ++block) {
     const int64_t at = block * kBlock;
-    load(a_.v, at, std::min(kBlock, p_.head_dim - at), kBlock);
+    load(a_.v, at, std::min(kBlock, p_.value_dim() - at), kBlock);
     worker.v_packed.set_data_handle(PackedV(kv, block, index));
     pack_v_.execute(worker.stream, worker.v_plain, worker.v_packed);
   }
@@ -358,7 +373,7 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
     return TensorRows{.data = At(t, b, query, h),
                       .dtype = t.dtype,
                       .rows = queries * group_,
-                      .width = p_.head_dim,
+                      .width = t.dims[3],
                       .group = group_,
                       .stride = t.strides[1]};
   };
@@ -370,14 +385,24 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
   std::fill_n(tile.outputs, blocks_ * rows_ * kBlock, 0.0f);
 
   const int64_t first =
-      std::max<int64_t>(0, p_.past + query + 1 - p_.span()) / granule_;
+      std::max<int64_t>(0, p_.past + query + 1 - p_.reach()) / granule_;
   const int64_t last = (p_.past + query + queries - 1) / granule_;
+  AttendGranules(worker, kv, 0,
+                 std::min(RoundUp(p_.sink, granule_) / granule_, first));
+  AttendGranules(worker, kv, first, last + 1);
+  AttentionStore(tile, rows_of(a_.o));
+}
+
+void FlashAttention::AttendGranules(Worker& worker, int64_t kv, int64_t begin,
+                                    int64_t end) {
+  if (begin == end) return;
+  SoftmaxTile& tile = worker.tile;
   // The fewest tiles, of equal sizes rather than a short last one.
   const auto most = static_cast<int64_t>(products_->tiles.size());
-  const int64_t tiles = RoundUp(last + 1 - first, most) / most;
-  const int64_t even = RoundUp(last + 1 - first, tiles) / tiles;
-  for (int64_t index = first; index <= last; index += even) {
-    const int64_t count = std::min(even, last + 1 - index);
+  const int64_t tiles = RoundUp(end - begin, most) / most;
+  const int64_t even = RoundUp(end - begin, tiles) / tiles;
+  for (int64_t index = begin; index < end; index += even) {
+    const int64_t count = std::min(even, end - index);
     const TileProducts& products = products_->tiles[count - 1];
     auto& scores = worker.scores[count - 1];
     scores.at(DNNL_ARG_WEIGHTS).set_data_handle(PackedK(kv, index));
@@ -393,7 +418,6 @@ void FlashAttention::Attend(Worker& worker, int64_t item) {
       products.outputs.execute(worker.stream, outputs);
     }
   }
-  AttentionStore(tile, rows_of(a_.o));
 }
 
 absl::Status FlashAttention::Run() {

@@ -64,10 +64,11 @@ HWY_INLINE void StorePair(F32Tag d, F32Vec a, F32Vec b, BF16* to) {
 }
 #endif
 
-// The columns of a row that are worked on: those of seen keys, rounded out to
-// pairs of vectors.
+// The columns of a row that are worked on: those of seen keys and what lies
+// between, rounded out to pairs of vectors.
 struct Columns {
-  int64_t low, high;   // seen; none if low >= high
+  int64_t sink;        // 0 .. sink are seen
+  int64_t low, high;   // and these; none if low == high
   int64_t begin, end;  // worked on
 };
 
@@ -75,10 +76,11 @@ HWY_INLINE Columns ColumnsOf(const SoftmaxTile& t, int64_t row) {
   const auto pair = static_cast<int64_t>(2 * hn::Lanes(F32Tag()));
   const int64_t seen_to = t.query + row / t.group + 1 - t.key;
   Columns c;
-  c.high = std::min(t.keys, seen_to);
-  c.low = std::max<int64_t>(0, seen_to - t.span);
-  if (c.low >= c.high) c.low = c.high = 0;
-  c.begin = c.low / pair * pair;
+  c.high = std::clamp<int64_t>(seen_to, 0, t.keys);
+  c.sink = std::clamp<int64_t>(t.sink - t.key, 0, c.high);
+  c.low = std::max(c.sink, seen_to - t.reach);
+  if (c.low >= c.high) c.low = c.high = c.sink;
+  c.begin = c.sink > 0 ? 0 : c.low / pair * pair;
   c.end = (c.high + pair - 1) / pair * pair;
   return c;
 }
@@ -92,7 +94,7 @@ HWY_INLINE float UpdateGreatest(const SoftmaxTile& t, int64_t row,
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   float* const s = t.scores + row * t.keys;
-  std::fill(s + c.begin, s + c.low, -HUGE_VALF);
+  std::fill(s + std::max(c.begin, c.sink), s + c.low, -HUGE_VALF);
   std::fill(s + c.high, s + c.end, -HUGE_VALF);
   auto m0 = hn::Set(d, -HUGE_VALF), m1 = m0;
   for (int64_t i = c.begin; i < c.end; i += 2 * lanes) {

@@ -24,7 +24,8 @@ struct SoftmaxTile {
   int64_t keys = 0;   // a multiple of 64
   int64_t query = 0;  // position of the first row
   int64_t key = 0;    // of the first column
-  int64_t span = 0;   // keys a query sees at most
+  int64_t reach = 0;  // keys up to its own that a query sees at most
+  int64_t sink = 0;   // keys, the first ones, that it sees besides
   float scale = 1;    // log2(e) / sqrt(head_dim)
   // Carried from tile to tile.
   float* greatest =

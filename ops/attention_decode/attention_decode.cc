@@ -13,9 +13,10 @@ Cost AttentionDecode::GetCost(const Problem& p) {
   const double rows = static_cast<double>(p.batch * p.heads);
   const double pairs = rows * static_cast<double>(p.keys());
   Cost cost;
-  cost.matrix_flops = pairs * 4 * p.head_dim;  // q . k and p v
+  // q . k and p v
+  cost.matrix_flops = pairs * 2 * (p.head_dim + p.value_dim());
   // scale, less the greatest, sum; times 1/sum
-  cost.vector_flops = pairs * 3 + rows * p.head_dim;
+  cost.vector_flops = pairs * 3 + rows * p.value_dim();
   cost.special_ops = pairs + rows;  // e^x; 1/sum
   return cost;
 }
@@ -57,6 +58,17 @@ std::vector<AttentionDecode::Problem> AttentionDecode::Sweep() {
 
 std::vector<AttentionDecode::Problem> AttentionDecode::TestProblems() {
   std::vector<Problem> problems;
+  const auto add = [&](Problem p) {
+    p.shape = absl::StrCat("custom.heads", p.heads, "-kv", p.kv_heads, "-dim",
+                           p.head_dim);
+    const auto axis = [&](absl::string_view name, int64_t value) {
+      if (value > 0) absl::StrAppend(&p.shape, "-", name, value);
+    };
+    axis("value", p.value_head_dim);
+    axis("window", p.window);
+    axis("sink", p.sink);
+    problems.push_back(p);
+  };
   // batch, seqlen, heads, kv_heads, head_dim, window
   for (const auto& [batch, seqlen, heads, kv_heads, head_dim, window] :
        {std::tuple{1, 1, 1, 1, 64, 0},
@@ -84,16 +96,43 @@ std::vector<AttentionDecode::Problem> AttentionDecode::TestProblems() {
         {2, 1500, 25, 5, 64, 1024},  // hymba-1.5b
         {1, 50, 6, 2, 96, 1000}}) {  // a window longer than the context
     Problem p;
-    p.shape =
-        absl::StrCat("custom.heads", heads, "-kv", kv_heads, "-dim", head_dim);
-    if (window > 0) absl::StrAppend(&p.shape, "-window", window);
     p.batch = batch;
     p.seqlen = seqlen;
     p.heads = heads;
     p.kv_heads = kv_heads;
     p.head_dim = head_dim;
     p.window = window;
-    problems.push_back(p);
+    add(p);
+  }
+  // batch, seqlen, heads, kv_heads, head_dim, value_head_dim, window, sink
+  for (const auto& [batch, seqlen, heads, kv_heads, head_dim, value_head_dim,
+                    window, sink] :
+       {std::tuple{1, 1, 1, 1, 64, 128, 0, 0},
+        {2, 130, 6, 2, 64, 128, 0, 0},
+        {1, 300, 9, 1, 128, 64, 0, 0},
+        {2, 77, 4, 4, 16, 80, 0, 0},
+        {1, 65, 20, 1, 24, 200, 0, 0},
+        {1, 100, 4, 2, 64, 0, 1, 1},
+        {2, 100, 4, 2, 80, 0, 30, 7},
+        {1, 200, 5, 1, 64, 0, 70, 67},
+        {1, 200, 5, 1, 64, 0, 16, 128},
+        {1, 90, 6, 2, 96, 0, 60, 30},   // all of them
+        {1, 91, 6, 2, 96, 0, 60, 30},   // all but one
+        {1, 30, 6, 2, 64, 0, 20, 100},  // more sinks than keys
+        {1, 80, 6, 2, 64, 0, 0, 9},     // no window
+        {3, 3000, 2, 2, 32, 48, 1000, 333},
+        {1, 1152, 25, 5, 64, 128, 1024, 128},  // hymba-1.5b
+        {2, 5000, 25, 5, 64, 128, 1024, 128}}) {
+    Problem p;
+    p.batch = batch;
+    p.seqlen = seqlen;
+    p.heads = heads;
+    p.kv_heads = kv_heads;
+    p.head_dim = head_dim;
+    p.value_head_dim = value_head_dim;
+    p.window = window;
+    p.sink = sink;
+    add(p);
   }
   return problems;
 }

@@ -6,13 +6,13 @@
 //
 //   o[h] = sum_j softmax_j(q[h] . k[j, g] / sqrt(head_dim)) v[j, g]
 //
-// over the last `window` of the seqlen keys, all of them without a window. Head
-// h reads key and value head g = h / (heads / kv_heads).
+// over the last `window` of the seqlen keys and the first `sink` (attention
+// sinks: Xiao et al. 2023, arXiv:2309.17453), all of them without a window.
+// Head h reads key and value head g = h / (heads / kv_heads).
 //
-// Every key and value is read once, for all the heads that share it, and takes
-// 4 flops for each of them: bound by memory while heads / kv_heads is less than
-// a hundred or so. Sweeps have no window, as a row's bytes are those of whole
-// tensors.
+// Every key and value that counts is read once, for all the heads that share
+// it, and an element of it takes 2 flops for each of them: bound by memory
+// while heads / kv_heads is less than a hundred or so.
 #pragma once
 
 #include <algorithm>
@@ -31,13 +31,20 @@ struct AttentionDecode {
     int64_t heads = 0;
     int64_t kv_heads = 0;  // divides heads
     int64_t head_dim = 0;
-    int64_t window = 0;  // keys that count at most; 0: all
+    int64_t value_head_dim = 0;  // 0: head_dim
+    int64_t window = 0;          // keys, the last ones, that count; 0: all
+    int64_t sink = 0;            // keys, the first ones, that count besides
 
     int64_t group() const { return heads / kv_heads; }
-    int64_t keys() const {
-      return window > 0 ? std::min(window, seqlen) : seqlen;
+    int64_t value_dim() const {
+      return value_head_dim > 0 ? value_head_dim : head_dim;
     }
-    int64_t first_key() const { return seqlen - keys(); }
+    // Keys that count: those from first_key() on and sinks() before it.
+    int64_t keys() const {
+      return window > 0 ? std::min(window + sink, seqlen) : seqlen;
+    }
+    int64_t first_key() const { return keys() < seqlen ? seqlen - window : 0; }
+    int64_t sinks() const { return keys() < seqlen ? sink : 0; }
   };
 
   // Strides of batch and sequence may be any (views into a fused projection,
@@ -46,19 +53,26 @@ struct AttentionDecode {
   struct Args {
     Tensor q;  // (batch, heads, head_dim)
     Tensor k;  // (batch, seqlen, kv_heads, head_dim)
-    Tensor v;  // (batch, seqlen, kv_heads, head_dim)
-    Tensor o;  // (batch, heads, head_dim)
+    Tensor v;  // (batch, seqlen, kv_heads, value_head_dim)
+    Tensor o;  // (batch, heads, value_head_dim)
   };
 
   template <class V>
   static void Visit(const Problem& p, Args& a, V&& visit) {
-    const Dims queries = {p.batch, p.heads, p.head_dim};
-    const Dims keys = {p.batch, p.seqlen, p.kv_heads, p.head_dim};
+    const auto queries = [&](int64_t dim) {
+      return Dims{p.batch, p.heads, dim};
+    };
+    const auto keys = [&](absl::string_view name, int64_t dim) {
+      TensorSpec spec = {name, Role::kActivation, p.dtype,
+                         Dims{p.batch, p.seqlen, p.kv_heads, dim}};
+      spec.bytes_touched = Bytes(spec) / p.seqlen * p.keys();
+      return spec;
+    };
     using enum Role;
-    visit(TensorSpec{"q", kActivation, p.dtype, queries}, a.q);
-    visit(TensorSpec{"k", kActivation, p.dtype, keys}, a.k);
-    visit(TensorSpec{"v", kActivation, p.dtype, keys}, a.v);
-    visit(TensorSpec{"o", kOutput, p.dtype, queries}, a.o);
+    visit(TensorSpec{"q", kActivation, p.dtype, queries(p.head_dim)}, a.q);
+    visit(keys("k", p.head_dim), a.k);
+    visit(keys("v", p.value_dim()), a.v);
+    visit(TensorSpec{"o", kOutput, p.dtype, queries(p.value_dim())}, a.o);
   }
 
   static Cost GetCost(const Problem& p);

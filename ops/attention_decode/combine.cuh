@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kCombineThreads)
   WaitForPrerequisites();
   const int64_t row = blockIdx.x;
   // Thread (slice, column) adds up every slices-th piece.
-  const int columns = c.head_dim / 4;
+  const int columns = c.value_dim / 4;
   const int slices = min(kCombineSlices, kCombineThreads / columns);
   const int slice = threadIdx.x / columns, column = threadIdx.x % columns;
   const auto* const outputs = reinterpret_cast<const float4*>(c.outputs) +
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kCombineThreads)
   for (int i = 0; i < slices; ++i) add(partial[i * columns + column], 1.0f);
   const int heads = c.kv_heads * c.group;
   T* const o = static_cast<T*>(c.o) + row / heads * c.o_batch +
-               row % heads * c.head_dim + column * 4;
+               row % heads * c.value_dim + column * 4;
   o[0] = FromFloat<T>(total.x / sum);
   o[1] = FromFloat<T>(total.y / sum);
   o[2] = FromFloat<T>(total.z / sum);

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
         s[h] = fmaf(w.w, x.w, s[h]);
       }
     }
-    const bool seen = t * kTileKeys + key < c.keys;
+    const bool seen = key < KeysLeft(c, t);
     bool grew = false;
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {

@@ -36,7 +36,7 @@ struct AttentionDecodeCall {
   AttentionDecode::Args a;
   int64_t splits = 1;         // pieces of the keys
   int64_t piece_heads = 1;    // key heads of a piece; divides kv_heads
-  int64_t row = kLanes;       // floats: head_dim, padded
+  int64_t row = kLanes;       // floats: the greater head_dim, padded
   float* queries = nullptr;   // (batch, heads, row), scaled
   float* outputs = nullptr;   // (batch, kv_heads, splits, group, row)
   float* greatest = nullptr;  // (batch, kv_heads, splits, group)
@@ -47,7 +47,20 @@ struct AttentionDecodeCall {
   int64_t thread_floats() const {
     return padded_group() + p.group() * kBlock + 4 * kLanes * kLanes;
   }
-  int64_t blocks() const { return (p.keys() + kBlock - 1) / kBlock; }
+  // Neighbouring keys; no block has sinks and others.
+  struct Block {
+    int64_t first = 0, keys = 0;
+  };
+  int64_t sink_blocks() const { return (p.sinks() + kBlock - 1) / kBlock; }
+  int64_t blocks() const {
+    return sink_blocks() + (p.seqlen - p.first_key() + kBlock - 1) / kBlock;
+  }
+  Block BlockAt(int64_t i) const {
+    const bool sink = i < sink_blocks();
+    const int64_t first =
+        sink ? i * kBlock : p.first_key() + (i - sink_blocks()) * kBlock;
+    return {first, std::min(kBlock, (sink ? p.sinks() : p.seqlen) - first)};
+  }
 };
 
 }  // namespace seqmark
@@ -194,39 +207,40 @@ HWY_INLINE void PrefetchRow(const T* row, int64_t dim) {
 template <class T>
 struct Piece {
   const float* q;  // (group, row)
-  const T *k, *v;  // of the piece's first key
+  const T *k, *v;  // of the sequence's first key
   int64_t k_stride, v_stride;
-  int64_t keys;
   float* o;                // (group, row)
   float *greatest, *sums;  // (group)
   float* scores;           // (group, kBlock)
   float* lane_sums;        // (4, Lanes, Lanes)
 };
 
-// scores = q . k of the `keys` keys from `first`; beyond them anything.
-// Meanwhile it asks for the next block: `head` of piece_heads for its share of
-// the keys, whole rows.
+// scores = q . k of the block's keys; beyond them anything. Meanwhile it asks
+// for the next block: `head` of piece_heads for its share of the keys, whole
+// rows.
 template <class T>
 void Scores(const AttentionDecodeCall& c, const Piece<T>& piece, int64_t head,
-            int64_t first, int64_t keys) {
+            const AttentionDecodeCall::Block& block,
+            const AttentionDecodeCall::Block& next) {
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const int64_t dim = c.p.head_dim;
-  for (int64_t j = 0; j < keys; j += lanes) {
+  const int64_t dim = c.p.head_dim, value_dim = c.p.value_dim();
+  for (int64_t j = 0; j < block.keys; j += lanes) {
     const auto share = [&](int64_t at) {
-      return first + kBlock + (head * kBlock + at) / c.piece_heads;
+      return (head * kBlock + at) / c.piece_heads;
     };
-    for (int64_t i = share(j); i < std::min(share(j + lanes), piece.keys);
-         ++i) {
-      PrefetchRow(piece.k + i * piece.k_stride - head * dim,
+    for (int64_t i = share(j); i < std::min(share(j + lanes), next.keys); ++i) {
+      const int64_t key = next.first + i;
+      PrefetchRow(piece.k + key * piece.k_stride - head * dim,
                   c.piece_heads * dim);
-      PrefetchRow(piece.v + i * piece.v_stride - head * dim,
-                  c.piece_heads * dim);
+      PrefetchRow(piece.v + key * piece.v_stride - head * value_dim,
+                  c.piece_heads * value_dim);
     }
     ForEachHeadTile(c.p.group(), [&](int64_t h, auto heads) {
       for (int64_t i = 0; i < lanes; i += 2) {
         const auto key = [&](int64_t at) {
-          return piece.k + (first + std::min(at, keys - 1)) * piece.k_stride;
+          return piece.k +
+                 (block.first + std::min(at, block.keys - 1)) * piece.k_stride;
         };
         Dots<heads()>(d, piece.q + h * c.row, c.row, key(j + i), key(j + i + 1),
                       dim, piece.lane_sums + i * lanes);
@@ -264,21 +278,21 @@ float Weights(const Piece<T>& piece, int64_t h, int64_t keys) {
 }
 
 template <class T>
-void Values(const AttentionDecodeCall& c, const Piece<T>& piece, int64_t first,
-            int64_t keys, const float* factors) {
+void Values(const AttentionDecodeCall& c, const Piece<T>& piece,
+            const AttentionDecodeCall::Block& block, const float* factors) {
   const F32Tag d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const T* const v = piece.v + first * piece.v_stride;
-  ForEachVector(c.p.head_dim, 2 * lanes, [&](int64_t i, int64_t n) {
+  const T* const v = piece.v + block.first * piece.v_stride;
+  ForEachVector(c.p.value_dim(), 2 * lanes, [&](int64_t i, int64_t n) {
     ForEachHeadTile(c.p.group(), [&](int64_t h, auto heads) {
       float* const o = piece.o + h * c.row + i;
       const float* const p = piece.scores + h * kBlock;
       if (n > lanes)
         Mix<heads(), true>(d, o, c.row, factors + h, p, v + i, piece.v_stride,
-                           keys, n - lanes);
+                           block.keys, n - lanes);
       else
         Mix<heads(), false>(d, o, c.row, factors + h, p, v + i, piece.v_stride,
-                            keys, n);
+                            block.keys, n);
     });
   });
 }
@@ -289,15 +303,13 @@ void Attend(const AttentionDecodeCall& c, int64_t item, float* scratch) {
   const AttentionDecode::Problem& p = c.p;
   const int64_t group = p.group(), split = item % c.splits;
   const int64_t unit = item / c.splits * c.piece_heads;  // first of the piece
-  const int64_t begin = split * c.blocks() / c.splits * kBlock;
-  const int64_t end =
-      std::min((split + 1) * c.blocks() / c.splits * kBlock, p.keys());
+  const int64_t begin = split * c.blocks() / c.splits;
+  const int64_t end = (split + 1) * c.blocks() / c.splits;
   float* const factors = scratch;
   const auto piece_of = [&](int64_t head) {
     const int64_t b = unit / p.kv_heads, g = unit % p.kv_heads + head;
     const auto at = [&](const Tensor& t) {
-      return t.as<T>() + b * t.strides[0] +
-             (p.first_key() + begin) * t.strides[1] + g * p.head_dim;
+      return t.as<T>() + b * t.strides[0] + g * t.dims[3];
     };
     const int64_t index = ((unit + head) * c.splits + split) * group;
     float* const scores = scratch + c.padded_group();
@@ -306,25 +318,27 @@ void Attend(const AttentionDecodeCall& c, int64_t item, float* scratch) {
                     .v = at(c.a.v),
                     .k_stride = c.a.k.strides[1],
                     .v_stride = c.a.v.strides[1],
-                    .keys = end - begin,
                     .o = c.outputs + index * c.row,
                     .greatest = c.greatest + index,
                     .sums = c.sums + index,
                     .scores = scores,
                     .lane_sums = scores + group * kBlock};
   };
-  for (int64_t first = 0; first < end - begin; first += kBlock) {
-    const int64_t keys = std::min(kBlock, end - begin - first);
+  for (int64_t index = begin; index < end; ++index) {
+    const AttentionDecodeCall::Block block = c.BlockAt(index);
+    const auto next =
+        index + 1 < end ? c.BlockAt(index + 1) : AttentionDecodeCall::Block();
     for (int64_t head = 0; head < c.piece_heads; ++head) {
       const Piece<T> piece = piece_of(head);
-      if (first == 0) {
+      if (index == begin) {
         std::fill_n(piece.o, group * c.row, 0.0f);
         std::fill_n(piece.greatest, group, -HUGE_VALF);
         std::fill_n(piece.sums, group, 0.0f);
       }
-      Scores(c, piece, head, first, keys);
-      for (int64_t h = 0; h < group; ++h) factors[h] = Weights(piece, h, keys);
-      Values(c, piece, first, keys, factors);
+      Scores(c, piece, head, block, next);
+      for (int64_t h = 0; h < group; ++h)
+        factors[h] = Weights(piece, h, block.keys);
+      Values(c, piece, block, factors);
     }
   }
 }
@@ -363,8 +377,8 @@ void Combine(const AttentionDecodeCall& c, int64_t head) {
     sum += c.sums[first + s * group] * weight(s);
   for (int64_t s = 0; s < c.splits; ++s)  // in place: sums become factors
     c.sums[first + s * group] = weight(s) / sum;
-  T* const o = c.a.o.as<T>() + b * c.a.o.strides[0] + h * c.p.head_dim;
-  ForEachVector(c.p.head_dim, lanes, [&](int64_t i, int64_t n) {
+  T* const o = c.a.o.as<T>() + b * c.a.o.strides[0] + h * c.p.value_dim();
+  ForEachVector(c.p.value_dim(), lanes, [&](int64_t i, int64_t n) {
     auto mean = hn::Zero(d);
     for (int64_t s = 0; s < c.splits; ++s) {
       const int64_t at = first + s * group;
@@ -407,7 +421,8 @@ absl::StatusOr<Launch> Plan(const AttentionDecode::Problem& p,
                             const AttentionDecode::Args& a, Device& device) {
   AttentionDecodeCall call{.p = p, .a = a};
   constexpr int64_t kLanes = AttentionDecodeCall::kLanes;
-  call.row = (p.head_dim + kLanes - 1) / kLanes * kLanes;
+  const int64_t widest = std::max(p.head_dim, p.value_dim());
+  call.row = (widest + kLanes - 1) / kLanes * kLanes;
   // Some four pieces a thread, so that none waits long for the last; of single
   // heads where there would be fewer than two.
   const auto pieces_of = [&](int64_t heads) {

@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
         const int column = step * 16 + half * 8 + pair;
         const bool there = head < piece.heads && column < c.head_dim;
         q[n][step][half] = there ? PackPair<T>(ToFloat(from[column]),
-                                                    ToFloat(from[column + 1]))
+                                               ToFloat(from[column + 1]))
                                  : 0;
       }
   }
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
       for (int n = 0; n < kEights; ++n)
         Mma<T>(s[n], k, q[n][step][0], q[n][step][1]);
     }
-    const int left = c.keys - t * kTileKeys;
+    const int left = KeysLeft(c, t);
     if (left < kTileKeys) {
 #pragma unroll
       for (int n = 0; n < kEights; ++n)
@@ -133,8 +133,7 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
       uint32_t v[4];
       LoadMatricesTransposed(v, tile + v_at + step * 32);
 #pragma unroll
-      for (int n = 0; n < kEights; ++n)
-        Mma<T>(o[n][step], v, p[n][0], p[n][1]);
+      for (int n = 0; n < kEights; ++n) Mma<T>(o[n][step], v, p[n][0], p[n][1]);
     }
   }
 

@@ -52,18 +52,19 @@ Kernel FmaKernel(int64_t group) {
   return group <= 4 ? FmaKernel<kDim, 4>() : FmaKernel<kDim, 8>();
 }
 
-// For head_dim up to 256; kernels pad it to a size they are made for.
+// For a head_dim of keys or values up to 256; kernels pad both to a size they
+// are made for, in shared memory alone.
 template <class T>
-Kernel ChooseKernel(int64_t head_dim, int64_t group) {
+Kernel ChooseKernel(int64_t dim, int64_t group) {
   if constexpr (sizeof(T) == 4) {
-    if (head_dim <= 64) return FmaKernel<64>(group);
-    if (head_dim <= 128) return FmaKernel<128>(group);
+    if (dim <= 64) return FmaKernel<64>(group);
+    if (dim <= 128) return FmaKernel<128>(group);
     return FmaKernel<256>(group);
   } else {
-    if (head_dim <= 64) return MmaKernel<T, 64>(group);
-    if (head_dim <= 80) return MmaKernel<T, 80>(group);
-    if (head_dim <= 96) return MmaKernel<T, 96>(group);
-    if (head_dim <= 128) return MmaKernel<T, 128>(group);
+    if (dim <= 64) return MmaKernel<T, 64>(group);
+    if (dim <= 80) return MmaKernel<T, 80>(group);
+    if (dim <= 96) return MmaKernel<T, 96>(group);
+    if (dim <= 128) return MmaKernel<T, 128>(group);
     return MmaKernel<T, 256>(group);
   }
 }
@@ -96,12 +97,11 @@ absl::Status CheckAligned(const AttentionDecode::Problem& p,
   for (const Tensor* t : {&a.k, &a.v})
     if (reinterpret_cast<uintptr_t>(t->data) % 16 != 0 ||
         t->strides[0] % pack != 0 || t->strides[1] % pack != 0 ||
-        p.head_dim % pack != 0)
+        t->dims[3] % pack != 0)
       return absl::UnimplementedError(
           "rows of k and v must start on multiples of 16 bytes");
-  if (p.head_dim % 4 != 0 || p.head_dim > 256)
-    return absl::UnimplementedError(
-        "head_dim must be a multiple of 4, at most 256");
+  if (p.head_dim > 256 || p.value_dim() > 256)
+    return absl::UnimplementedError("head_dim must be at most 256");
   return absl::OkStatus();
 }
 
@@ -109,7 +109,8 @@ template <class T>
 absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
                                  const AttentionDecode::Args& a,
                                  Device& device) {
-  const Kernel kernel = ChooseKernel<T>(p.head_dim, p.group());
+  const Kernel kernel =
+      ChooseKernel<T>(std::max(p.head_dim, p.value_dim()), p.group());
   int id = 0, processors = 0, most_shared = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&id));
   SEQMARK_CUDA_RETURN_IF_ERROR(
@@ -132,12 +133,9 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
       &blocks, kernel.run, warps * 32, shared));
 
-  const auto keys_from = [&](const Tensor& t) {
-    return t.as<T>() + p.first_key() * t.strides[1];
-  };
   Call call = {.q = a.q.data,
-               .k = keys_from(a.k),
-               .v = keys_from(a.v),
+               .k = a.k.data,
+               .v = a.v.data,
                .o = a.o.data,
                .q_batch = a.q.strides[0],
                .k_batch = a.k.strides[0],
@@ -148,13 +146,21 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
                .kv_heads = static_cast<int>(p.kv_heads),
                .group = static_cast<int>(p.group()),
                .head_dim = static_cast<int>(p.head_dim),
-               .keys = static_cast<int>(p.keys()),
+               .value_dim = static_cast<int>(p.value_dim()),
+               .sinks = static_cast<int>(p.sinks()),
+               .first_key = p.first_key(),
+               .keys = static_cast<int>(p.seqlen - p.first_key()),
                .scale = static_cast<float>(M_LOG2E / std::sqrt(p.head_dim))};
   call.head_tiles = (call.group + kernel.heads - 1) / kernel.heads;
+  const auto tiles_of = [](int keys) {
+    return (keys + decode::kTileKeys - 1) / decode::kTileKeys;
+  };
+  call.sink_tiles = tiles_of(call.sinks);
+  call.tiles = call.sink_tiles + tiles_of(call.keys);
   const int64_t units = p.batch * p.kv_heads * call.head_tiles;
   call.splits = ChooseSplits(
-      units, static_cast<int64_t>(processors) * std::max(blocks, 1),
-      (p.keys() + decode::kTileKeys - 1) / decode::kTileKeys, warps);
+      units, static_cast<int64_t>(processors) * std::max(blocks, 1), call.tiles,
+      warps);
   const auto grid = static_cast<unsigned>(units * call.splits);
   const auto rows = static_cast<unsigned>(p.batch * p.heads);
   const auto run = [=](Stream stream) {
@@ -164,7 +170,7 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
   if (call.splits == 1) return run;
 
   const size_t pieces = size_t{rows} * call.splits;
-  const size_t output_bytes = pieces * p.head_dim * sizeof(float);
+  const size_t output_bytes = pieces * p.value_dim() * sizeof(float);
   auto scratch = device.Allocate(output_bytes + pieces * sizeof(float2),
                                  MemoryClass::kWorkspace);
   if (!scratch.ok()) return scratch.status();

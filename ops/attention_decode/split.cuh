@@ -15,25 +15,37 @@
 
 namespace seqmark::decode {
 
-
 inline constexpr int kTileKeys = 16;
 inline constexpr int kMaxWarps = 4;
 
-// Strides are in elements; k and v start at the first key that counts.
+// Strides are in elements. Tiles are those of sinks, then those of the others.
 struct Call {
   const void* q;
   const void* k;
   const void* v;
   void* o;
   int64_t q_batch, k_batch, k_row, v_batch, v_row, o_batch;
-  int kv_heads, group, head_dim;
-  int keys;
-  int head_tiles;  // blocks that share a group
-  int splits;      // pieces of the keys
-  float scale;     // log2(e) / sqrt(head_dim)
-  float* outputs;  // (batch, heads, splits, head_dim)
-  float2* sums;    // (batch, heads, splits): exponent, sum of weights
+  int kv_heads, group;
+  int head_dim, value_dim;
+  int sinks, sink_tiles;
+  int64_t first_key;  // of the others
+  int keys, tiles;    // theirs; of all
+  int head_tiles;     // blocks that share a group
+  int splits;         // pieces of the keys
+  float scale;        // log2(e) / sqrt(head_dim)
+  float* outputs;     // (batch, heads, splits, value_dim)
+  float2* sums;       // (batch, heads, splits): exponent, sum of weights
 };
+
+__device__ __forceinline__ int64_t FirstKey(const Call& c, int tile) {
+  return tile < c.sink_tiles ? tile * kTileKeys
+                             : c.first_key + (tile - c.sink_tiles) * kTileKeys;
+}
+// Keys from the tile's first on; a tile may have fewer than it has room for.
+__device__ __forceinline__ int KeysLeft(const Call& c, int tile) {
+  return tile < c.sink_tiles ? c.sinks - tile * kTileKeys
+                             : c.keys - (tile - c.sink_tiles) * kTileKeys;
+}
 
 // A warp's ring. Rows are padded to an odd number of 16-byte columns: the same
 // column of eight rows lies in eight different banks.
@@ -68,7 +80,7 @@ struct Piece {
     split = i % c.splits;
     batch = i / c.splits;
     heads = min(kHeads, c.group - first_head);
-    const int64_t tiles = (c.keys + kTileKeys - 1) / kTileKeys;
+    const int64_t tiles = c.tiles;
     first_tile = static_cast<int>(split * tiles / c.splits);
     end_tile = static_cast<int>((split + 1) * tiles / c.splits);
   }
@@ -93,7 +105,7 @@ class TileStream {
         k_(static_cast<const T*>(c.k) + piece.batch * c.k_batch +
            static_cast<int64_t>(piece.kv_head) * c.head_dim),
         v_(static_cast<const T*>(c.v) + piece.batch * c.v_batch +
-           static_cast<int64_t>(piece.kv_head) * c.head_dim),
+           static_cast<int64_t>(piece.kv_head) * c.value_dim),
         ring_(ring),
         ask_(piece.first_tile + warp),
         end_(piece.end_tile),
@@ -116,22 +128,25 @@ class TileStream {
   __device__ void Ask(int stage) {
     if (ask_ < end_) {
       const uint32_t to = ring_ + stage * R::kStageBytes;
-      Copy(to, k_, c_.k_row);
-      Copy(to + R::kValues, v_, c_.v_row);
+      const int64_t first = FirstKey(c_, ask_);
+      const int keys = KeysLeft(c_, ask_);
+      Copy(to, k_ + first * c_.k_row, c_.k_row, keys, c_.head_dim);
+      Copy(to + R::kValues, v_ + first * c_.v_row, c_.v_row, keys,
+           c_.value_dim);
       ask_ += step_;
     }
     CommitCopies();
   }
-  __device__ void Copy(uint32_t to, const T* from, int64_t row_stride) {
+  __device__ void Copy(uint32_t to, const T* from, int64_t row_stride, int keys,
+                       int dim) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < kTileKeys * R::kColumns / 32; ++i) {
       const int row = (i * 32 + lane) / R::kColumns;
       const int column = (i * 32 + lane) % R::kColumns;
-      const int key = ask_ * kTileKeys + row;
       CopyAsync16(to + row * R::kRowBytes + column * 16,
-                  from + key * row_stride + column * kPackSize<T>,
-                  key < c_.keys && column * kPackSize<T> < c_.head_dim);
+                  from + row * row_stride + column * kPackSize<T>,
+                  row < keys && column * kPackSize<T> < dim);
     }
   }
 
@@ -157,8 +172,8 @@ __device__ void FinishPiece(const Call& c, const Piece<kHeads>& piece,
   const auto* const sums = reinterpret_cast<const float2*>(
       outputs + warps * kHeads * kOutputRow<kDim>);
   __syncthreads();
-  for (int i = threadIdx.x; i < piece.heads * c.head_dim; i += blockDim.x) {
-    const int head = i / c.head_dim, column = i % c.head_dim;
+  for (int i = threadIdx.x; i < piece.heads * c.value_dim; i += blockDim.x) {
+    const int head = i / c.value_dim, column = i % c.value_dim;
     float greatest = -INFINITY;  // finite after the loop: a piece has a tile
     for (int w = 0; w < warps; ++w)
       greatest = fmaxf(greatest, sums[w * kHeads + head].x);
@@ -174,12 +189,12 @@ __device__ void FinishPiece(const Call& c, const Piece<kHeads>& piece,
       const int64_t at =
           piece.batch * c.o_batch +
           (static_cast<int64_t>(piece.kv_head) * c.group + piece.first_head) *
-              c.head_dim +
+              c.value_dim +
           i;
       static_cast<T*>(c.o)[at] = FromFloat<T>(output / sum);
     } else {
       const int64_t at = piece.Row(c, head) * c.splits + piece.split;
-      c.outputs[at * c.head_dim + column] = output;
+      c.outputs[at * c.value_dim + column] = output;
       if (column == 0) c.sums[at] = make_float2(greatest, sum);
     }
   }

@@ -143,7 +143,8 @@ void RopeTokens(const Rope::Problem& p, const Rope::Args& a,
       if (l != present) TokenAngles(p, p.position + l, scratch);
       present = l;
       WriteToken<T>(p, a.q, a.q_out, p.rotary_dim, b, l, scratch);
-      WriteToken<T>(p, a.k, a.k_out, p.rotary_dim, b, l, scratch);
+      if (p.kv_heads > 0)
+        WriteToken<T>(p, a.k, a.k_out, p.rotary_dim, b, l, scratch);
       if (p.has_v) WriteToken<T>(p, a.v, a.v_out, 0, b, l, scratch);
     }
   }

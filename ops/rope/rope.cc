@@ -101,6 +101,8 @@ std::vector<Rope::Problem> Rope::TestProblems() {
             option ? 1.19f : 1.0f, option || rotary_dim == 0);
   add(1, 1, 32, 8, 64, 64, 131071, 1, true);    // llama-3.2-1b, a token
   add(1, 512, 12, 2, 128, 128, 3000, 1, true);  // qwen2.5-1.5b, a chunk
+  add(2, 9, 25, 0, 64, 64, 1152, 1, false);     // queries alone
+  add(2, 5, 1, 0, 1600, 0, 0, 1, false);        // a copy
   // Enough for many heads a thread on a GPU, and no whole number of groups.
   add(2, 333, 14, 3, 72, 48, 77, 1.19f, true);
   return problems;

@@ -35,12 +35,12 @@ struct Rope {
 
   struct Problem : ProblemAxes {
     int64_t heads = 0;
-    int64_t kv_heads = 0;
+    int64_t kv_heads = 0;  // 0: queries alone
     int64_t head_dim = 0;
     int64_t rotary_dim = 0;  // even, at most head_dim
     int64_t position = 0;    // of the first token, the same in each sequence
     float factor = 1;        // longrope's attention factor
-    bool has_v = true;
+    bool has_v = true;       // with keys alone
   };
 
   // Inputs are often views of one fused projection, k_out and v_out windows of
@@ -50,11 +50,11 @@ struct Rope {
   // only copied is then left alone. Frequencies are below pi.
   struct Args {
     Tensor q;                  // (batch, seqlen, heads, head_dim)
-    Tensor k;                  // (batch, seqlen, kv_heads, head_dim)
+    Tensor k;                  // (batch, seqlen, kv_heads, head_dim), optional
     Tensor v;                  // (batch, seqlen, kv_heads, head_dim), optional
     Tensor inverse_frequency;  // (rotary_dim / 2) f32; none if rotary_dim is 0
     Tensor q_out;              // (batch, seqlen, heads, head_dim)
-    Tensor k_out;              // (batch, seqlen, kv_heads, head_dim)
+    Tensor k_out;              // (batch, seqlen, kv_heads, head_dim), optional
     Tensor v_out;              // (batch, seqlen, kv_heads, head_dim), optional
   };
 
@@ -64,7 +64,7 @@ struct Rope {
     const Dims keys = {p.batch, p.seqlen, p.kv_heads, p.head_dim};
     using enum Role;
     visit(TensorSpec{"q", kActivation, p.dtype, queries}, a.q);
-    visit(TensorSpec{"k", kActivation, p.dtype, keys}, a.k);
+    if (p.kv_heads > 0) visit(TensorSpec{"k", kActivation, p.dtype, keys}, a.k);
     if (p.has_v) visit(TensorSpec{"v", kActivation, p.dtype, keys}, a.v);
     if (p.rotary_dim > 0)
       visit(
@@ -72,7 +72,8 @@ struct Rope {
               "inverse_frequency", kFrequency, DType::kF32, {p.rotary_dim / 2}},
           a.inverse_frequency);
     visit(TensorSpec{"q_out", kOutput, p.dtype, queries}, a.q_out);
-    visit(TensorSpec{"k_out", kOutput, p.dtype, keys}, a.k_out);
+    if (p.kv_heads > 0)
+      visit(TensorSpec{"k_out", kOutput, p.dtype, keys}, a.k_out);
     if (p.has_v) visit(TensorSpec{"v_out", kOutput, p.dtype, keys}, a.v_out);
   }
 
