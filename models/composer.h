@@ -121,9 +121,12 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
     }
     const auto seconds = Time(*launch);
     if (!seconds.ok()) return seconds.status();
-    if (best == nullptr || *seconds < best_seconds) {
+    // What a launch costs between two others, seen on an H200.
+    constexpr double kOverlap = 1.5e-6;
+    const double cost = *seconds - (provider->overlaps ? kOverlap : 0);
+    if (best == nullptr || cost < best_seconds) {
       best = provider;
-      best_seconds = *seconds;
+      best_seconds = cost;
     }
   }
   if (best == nullptr) return refused;

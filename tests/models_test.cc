@@ -221,13 +221,14 @@ TEST_P(Models, CudaIsAsNearAsItsRoundingAllows) {
   ASSERT_TRUE(f32.ok()) << f32.status();
   const double error = RmsDifference(*f32, expected);
   int ran = 0;
+  std::string refused;
   for (DType dtype : {DType::kBF16, DType::kF16, DType::kF32})
     for (int64_t chunk : {64, 16}) {
       SCOPED_TRACE(testing::Message() << Name(dtype) << ", chunk " << chunk);
       const auto logits = RunModel(golden, *golden.checkpoint, dtype, chunk,
                                    LogitsOf::kAll, **cuda);
       if (absl::IsUnimplemented(logits.status())) {
-        std::printf("%s\n", std::string(logits.status().message()).c_str());
+        refused = std::string(logits.status().message());
         continue;
       }
       ASSERT_TRUE(logits.ok()) << logits.status();
@@ -242,8 +243,69 @@ TEST_P(Models, CudaIsAsNearAsItsRoundingAllows) {
       EXPECT_LE(off, allowed);
       ++ran;
     }
-  EXPECT_GT(ran, 0) << "every dtype was refused";
+  // The tiny models' odd sizes are not those of GPU kernels: see below.
+  if (ran == 0) GTEST_SKIP() << refused;
 }
+
+// Real layers, random weights: bf16 on CUDA against bf16 on the CPU, which the
+// golden models tie to the definitions. Two runs in bf16 may differ by what
+// each differs from f32, which the CPU's own two runs show.
+class ZooModels : public testing::TestWithParam<const char*> {};
+
+absl::StatusOr<Logits> RunZoo(const ModelConfig& config, DType dtype,
+                              Device& device) {
+  constexpr int64_t kPrompt = 150, kSteps = 2;
+  auto model = Model::Make(config,
+                           {.dtype = dtype,
+                            .prompt = kPrompt,
+                            .capacity = kPrompt + kSteps,
+                            .chunk = 100,
+                            .context = kPrompt + kSteps - 1},
+                           {}, nullptr, 1, device);
+  if (!model.ok()) return model.status();
+  std::vector<int32_t> tokens(kPrompt);
+  for (size_t i = 0; i < tokens.size(); ++i)
+    tokens[i] = static_cast<int32_t>((i * 7919 + 13) % config.vocab);
+  absl::Status status = (*model)->SetPrompt(tokens);
+  if (status.ok()) status = Call((*model)->prompt_parts(), device);
+  Logits logits;
+  if (status.ok()) Append((*model)->logits(), device, logits);
+  for (int64_t i = 0; i < kSteps && status.ok(); ++i) {
+    const auto parts = (*model)->PlanStep(kPrompt + i);
+    if (!parts.ok()) return parts.status();
+    status = (*model)->SetStepTokens({static_cast<int32_t>(17 + i)});
+    if (status.ok()) status = Call(*parts, device);
+    if (status.ok()) Append((*model)->step_logits(), device, logits);
+  }
+  if (!status.ok()) return status;
+  return logits;
+}
+
+TEST_P(ZooModels, CudaAgreesWithTheCpu) {
+  auto cuda = MakeCudaDevice();
+  if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
+  auto cpu = *MakeCpuDevice({});
+  ModelConfig config;
+  for (const auto& [name, text] : EmbeddedConfigs())
+    if (name == GetParam()) config = *ParseModelConfig(text, name);
+  const auto bf16 = RunZoo(config, DType::kBF16, *cpu);
+  if (absl::IsUnimplemented(bf16.status())) GTEST_SKIP() << bf16.status();
+  const auto f32 = RunZoo(config, DType::kF32, *cpu);
+  const auto on_gpu = RunZoo(config, DType::kBF16, **cuda);
+  ASSERT_TRUE(bf16.ok() && f32.ok() && on_gpu.ok())
+      << bf16.status() << f32.status() << on_gpu.status();
+  const double allowed = 1.5 * RmsDifference(*bf16, *f32);
+  const double off = RmsDifference(*on_gpu, *bf16);
+  std::printf("%s: %.2e, allowed %.2e\n", GetParam(), off, allowed);
+  EXPECT_LT(allowed, 0.5);
+  EXPECT_LE(off, allowed);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ZooModels,
+                         testing::Values("qwen2.5-0.5b", "gpt-neo-125m",
+                                         "mamba-130m", "mamba2-130m",
+                                         "falcon-h1-0.5b", "zamba2-1.2b",
+                                         "hymba-1.5b"));
 
 // Of the golden Hymba's five layers two see all, and the three of the window
 // share keys and values; there are five meta tokens.

@@ -62,15 +62,17 @@ struct OpCall {
 
   // The elements of a tensor, which may have any strides of axes 0 and 1.
   std::string Read(const Tensor& tensor) const {
-    std::string bytes(tensor.bytes(), '\0');
     const size_t element = SizeOf(tensor.dtype);
     const size_t axes = std::min<size_t>(2, tensor.dims.size() - 1);
+    int64_t extent = 0;
+    ForEachRow(tensor, axes, [&](int64_t, int64_t from, int64_t size) {
+      extent = std::max(extent, from + size);
+    });
+    std::string span(extent * element, '\0'), bytes(tensor.bytes(), '\0');
+    EXPECT_TRUE(device.CopyToHost(span.data(), tensor.data, span.size()).ok());
     ForEachRow(tensor, axes, [&](int64_t i, int64_t from, int64_t size) {
-      EXPECT_TRUE(device
-                      .CopyToHost(&bytes[i * size * element],
-                                  tensor.as<std::byte>() + from * element,
-                                  size * element)
-                      .ok());
+      std::memcpy(&bytes[i * size * element], &span[from * element],
+                  size * element);
     });
     return bytes;
   }

@@ -7,6 +7,7 @@
 // Where rows are contiguous and there is no gate, they are one long row; widths
 // and strides that are not whole packs otherwise take an element at a time.
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/pack_cuda.h"
 #include "ops/activation/activation.h"
@@ -77,6 +78,8 @@ __device__ __forceinline__ void Activate(ActivationFunction function,
 template <class T, int kPack, int kPacks, bool kGated>
 __global__ void __launch_bounds__(kMostThreads)
     ActivationKernel(const ActivationArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   using W = Words<T, kPack>;
   const unsigned first = blockIdx.x * blockDim.x * kPacks + threadIdx.x;
   W gate[kPacks] = {}, up[kPacks] = {};
@@ -141,8 +144,8 @@ absl::StatusOr<Launch> PlanPack(const Activation::Problem& p,
                            ? ActivationKernel<T, kPack, 1, kGated>
                            : ActivationKernel<T, kPack, kMostPacks, kGated>;
   return [args, kernel, grid = *grid](Stream stream) {
-    kernel<<<grid.blocks, grid.threads, 0, AsCudaStream(stream)>>>(args);
-    return LaunchStatus("ActivationKernel");
+    return LaunchDependent(kernel, grid.blocks, grid.threads, 0,
+                           AsCudaStream(stream), "ActivationKernel", args);
   };
 }
 

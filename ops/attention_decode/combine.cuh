@@ -17,7 +17,8 @@ template <class T>
 __global__ void __launch_bounds__(kCombineThreads)
     DecodeCombine(const __grid_constant__ Call c) {
   __shared__ float4 partial[kCombineThreads];
-  WaitForPrerequisites();
+  LetNextStart();
+  WaitForPrevious();
   const int64_t row = blockIdx.x;
   // Thread (slice, column) adds up every slices-th piece.
   const int columns = c.value_dim / 4;

@@ -23,7 +23,8 @@ __global__ void __launch_bounds__(32 * kMaxWarps)
   constexpr int kHeads = 8 * kEights, kSteps = kDim / 16;
   static_assert(kHeads * (kOutputRow<kDim> + 2) * 4 <= R::kBytes);
   extern __shared__ __align__(16) unsigned char shared[];
-  AllowDependents();
+  LetNextStart();
+  WaitForPrevious();
   const Piece<kHeads> piece(c);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int warps = blockDim.x / 32;

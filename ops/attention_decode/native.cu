@@ -163,11 +163,11 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
       warps);
   const auto grid = static_cast<unsigned>(units * call.splits);
   const auto rows = static_cast<unsigned>(p.batch * p.heads);
-  const auto run = [=](Stream stream) {
-    kernel.run<<<grid, warps * 32, shared, AsCudaStream(stream)>>>(call);
-    return LaunchStatus("attention_decode");
+  const auto run = [=](Stream stream, const Call& with) {
+    return LaunchDependent(kernel.run, grid, warps * 32, shared,
+                           AsCudaStream(stream), "attention_decode", with);
   };
-  if (call.splits == 1) return run;
+  if (call.splits == 1) return [=](Stream stream) { return run(stream, call); };
 
   const size_t pieces = size_t{rows} * call.splits;
   const size_t output_bytes = pieces * p.value_dim() * sizeof(float);
@@ -177,27 +177,12 @@ absl::StatusOr<Launch> PlanTyped(const AttentionDecode::Problem& p,
   call.outputs = static_cast<float*>(scratch->data());
   call.sums = reinterpret_cast<float2*>(
       static_cast<std::byte*>(scratch->data()) + output_bytes);
-  // Only code made for sm_90 or newer waits where it must.
-  cudaFuncAttributes attributes;
-  SEQMARK_CUDA_RETURN_IF_ERROR(
-      cudaFuncGetAttributes(&attributes, decode::DecodeCombine<T>));
-  const unsigned overlapped = attributes.ptxVersion >= 90 ? 1 : 0;
   return [=, scratch = std::make_shared<Buffer>(*std::move(scratch))](
              Stream stream) -> absl::Status {
-    kernel.run<<<grid, warps * 32, shared, AsCudaStream(stream)>>>(call);
-    if (absl::Status s = LaunchStatus("attention_decode"); !s.ok()) return s;
-    cudaLaunchAttribute overlap;
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3(rows);
-    config.blockDim = dim3(decode::kCombineThreads);
-    config.stream = AsCudaStream(stream);
-    config.attrs = &overlap;
-    config.numAttrs = overlapped;
-    return CudaStatus(
-        cudaLaunchKernelEx(&config, decode::DecodeCombine<T>, call),
-        "combining the pieces of attention_decode");
+    if (absl::Status s = run(stream, call); !s.ok()) return s;
+    return LaunchDependent(decode::DecodeCombine<T>, rows,
+                           decode::kCombineThreads, 0, AsCudaStream(stream),
+                           "attention_decode's combination", call);
   };
 }
 

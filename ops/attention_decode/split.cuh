@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "ops/mma.cuh"
 
 namespace seqmark::decode {
@@ -198,18 +199,6 @@ __device__ void FinishPiece(const Call& c, const Piece<kHeads>& piece,
       if (column == 0) c.sums[at] = make_float2(greatest, sum);
     }
   }
-}
-
-// Lets the kernel that combines the pieces come up while this one runs.
-__device__ __forceinline__ void AllowDependents() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ __forceinline__ void WaitForPrerequisites() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
 }
 
 }  // namespace seqmark::decode

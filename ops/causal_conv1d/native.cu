@@ -21,6 +21,7 @@
 #include <algorithm>
 
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/pack_cuda.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
@@ -239,6 +240,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 // One token: seqlen 1, no runs.
 template <class T, int kPack>
 __global__ void __launch_bounds__(kThreads) StepKernel(const ConvArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   const unsigned id = blockIdx.x * kThreads + threadIdx.x;
   if (id >= a.threads) return;
   const int channel = static_cast<int>(id % a.packs) * kPack;
@@ -343,8 +346,8 @@ absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
   if constexpr (kPack * sizeof(T) <= 4)
     if (p.seqlen == 1)
       return [args, grid](Stream stream) {
-        StepKernel<T, kPack><<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
-        return LaunchStatus("StepKernel");
+        return LaunchDependent(StepKernel<T, kPack>, grid, kThreads, 0,
+                               AsCudaStream(stream), "StepKernel", args);
       };
   return [args, grid, kernel](Stream stream) {
     kernel<<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);

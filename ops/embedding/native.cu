@@ -6,6 +6,7 @@
 // thread one pack, in small blocks, so that a few rows are spread over the
 // chip; widths that are not whole packs take an element at a time.
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/pack_cuda.h"
 #include "ops/embedding/embedding.h"
@@ -31,6 +32,8 @@ struct EmbeddingArgs {
 template <class T, int kPack, int kPacks>
 __global__ void __launch_bounds__(kMostThreads)
     EmbeddingKernel(const EmbeddingArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   using W = Words<T, kPack>;
   const unsigned first = blockIdx.x * blockDim.x * kPacks + threadIdx.x;
   const auto pack_of = [&](int i) { return first + i * blockDim.x; };
@@ -84,8 +87,8 @@ absl::StatusOr<Launch> PlanPack(const Embedding::Problem& p,
   auto* const kernel = grid->few ? EmbeddingKernel<T, kPack, 1>
                                  : EmbeddingKernel<T, kPack, kMostPacks>;
   return [args, kernel, grid = *grid](Stream stream) {
-    kernel<<<grid.blocks, grid.threads, 0, AsCudaStream(stream)>>>(args);
-    return LaunchStatus("EmbeddingKernel");
+    return LaunchDependent(kernel, grid.blocks, grid.threads, 0,
+                           AsCudaStream(stream), "EmbeddingKernel", args);
   };
 }
 

@@ -295,6 +295,9 @@ absl::StatusOr<Algorithm> Fastest(const LtLinear& linear, Device& device) {
 
 absl::StatusOr<Launch> Plan(const Gemm::Problem& p, const Gemm::Args& a,
                             Device& device) {
+  if (p.bias && p.addend)  // seen in cuBLASLt 13.1
+    return absl::UnimplementedError(
+        "cuBLASLt rounds a sum with an addend before it adds a bias");
   auto linear = LtLinear::Make(p, a);
   if (!linear.ok()) return linear.status();
   using Key =

@@ -211,6 +211,7 @@ const bool registered =
                        .device = DeviceKind::kCuda,
                        .dtypes = {DType::kBF16, DType::kF16},
                        .plan = Plan,
+                       .overlaps = true,
                        .supports = Supports});
 
 }  // namespace

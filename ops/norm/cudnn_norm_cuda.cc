@@ -12,6 +12,9 @@ absl::StatusOr<Launch> PlanCudnnNorm(const CudnnNorm& norm, Device& device) {
   enum Uid : int64_t { kX = 1, kWeight, kBias, kY };
   if (!HasAdjacentRows(norm.x) || !HasAdjacentRows(norm.y))
     return absl::UnimplementedError("needs x and y without gaps between rows");
+  for (const Tensor* t : {&norm.x, &norm.weight, &norm.y})
+    if (reinterpret_cast<uintptr_t>(t->data) % 16 != 0)
+      return absl::UnimplementedError("needs tensors on 16-byte boundaries");
   const int64_t width = norm.weight.size();
   const int64_t rows = norm.x.size() / width;
   const fe::DataType_t type = CudnnDataType(norm.x.dtype);

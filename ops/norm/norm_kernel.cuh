@@ -19,6 +19,7 @@
 #pragma once
 
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/pack_cuda.h"
 
 namespace seqmark {
@@ -149,8 +150,6 @@ __global__ void __launch_bounds__(kNormMaxThreads)
             static_cast<const T*>(t.gate.data) + gate + at));
     }
   };
-  load(row);
-
   Raw weight[kPacks] = {}, bias[kPacks] = {};
   const int first_weight = kForm.strided ? blockIdx.y * packs : 0;
 #pragma unroll
@@ -160,6 +159,10 @@ __global__ void __launch_bounds__(kNormMaxThreads)
     if constexpr (kForm.centered)
       bias[i] = static_cast<const Raw*>(t.bias)[first_weight + pack_of(i)];
   }
+  // Weights are nobody's output.
+  LetNextStart();
+  WaitForPrevious();
+  load(row);
   if (blockDim.x > 32) {  // slots of warps that are not there count as 0
     if (threadIdx.x < kWarps / 2)
       partial[threadIdx.x / (kWarps / 4)][threadIdx.x % (kWarps / 4)] = {};

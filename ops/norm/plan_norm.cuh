@@ -103,8 +103,8 @@ absl::StatusOr<Launch> PlanRows(const NormTensors& t, int multiprocessors) {
   if (!blocks.ok()) return blocks.status();
   return [t, kernel, grid = dim3(*blocks, t.groups),
           block = dim3(shape.threads, shape.rows)](Stream stream) {
-    kernel<<<grid, block, 0, AsCudaStream(stream)>>>(t);
-    return LaunchStatus("norm RowKernel");
+    return LaunchDependent(kernel, grid, block, 0, AsCudaStream(stream),
+                           "norm RowKernel", t);
   };
 }
 

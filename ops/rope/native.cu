@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/pack_cuda.h"
 #include "ops/rope/rope.h"
@@ -77,6 +78,8 @@ __device__ __forceinline__ void Angles(const RopeArgs& a, int first,
 
 template <class T, int kPack, int kHeads>
 __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
+  LetNextStart();
+  WaitForPrevious();
   using W = Words<T, kPack>;
   const unsigned id = blockIdx.x * blockDim.x + threadIdx.x;
   if (id >= a.threads) return;
@@ -203,8 +206,8 @@ absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a) {
   auto* const kernel =
       few ? RopeKernel<T, kPack, 1> : RopeKernel<T, kPack, kMostHeads>;
   return [args, grid, block, kernel](Stream stream) {
-    kernel<<<grid, block, 0, AsCudaStream(stream)>>>(args);
-    return LaunchStatus("RopeKernel");
+    return LaunchDependent(kernel, grid, block, 0, AsCudaStream(stream),
+                           "RopeKernel", args);
   };
 }
 

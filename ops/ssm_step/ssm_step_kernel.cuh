@@ -22,6 +22,7 @@
 
 #include "absl/status/statusor.h"
 #include "fixtures/cuda.h"
+#include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/device.h"
 #include "ops/ssm_step/ssm_step.h"
 
@@ -43,6 +44,8 @@ __device__ __forceinline__ void KeepOrder() { __syncwarp(); }
 template <class T, bool kRowDecay, int kVec, int kPacks, int kRows>
 __global__ void __launch_bounds__(kStepThreads)
     SsmStepKernel(const SsmStep s, const int team_bits) {
+  LetNextStart();
+  WaitForPrevious();
   using States = Pack<float, kVec>;
   using Inputs = Pack<T, kVec>;
   constexpr float kLog2E = 1.4426950408889634f;
@@ -207,8 +210,8 @@ absl::StatusOr<Launch> PlanSsmStepOf(const SsmStep& s) {
                   static_cast<unsigned>(s.batch));
   const int team_bits = std::countr_zero(static_cast<unsigned>(team));
   return [s, team_bits, kernel, grid, threads](Stream stream) {
-    kernel<<<grid, threads, 0, AsCudaStream(stream)>>>(s, team_bits);
-    return LaunchStatus("SsmStepKernel");
+    return LaunchDependent(kernel, grid, threads, 0, AsCudaStream(stream),
+                           "SsmStepKernel", s, team_bits);
   };
 }
 
