@@ -144,6 +144,11 @@ absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
                                            const ModelShape& shape,
                                            const ProviderChoice& choice,
                                            Device& device) {
+  if (config.learned_positions &&
+      std::max(shape.prompt, shape.context + 1) > config.max_position)
+    return absl::UnimplementedError(
+        absl::StrCat(config.name, " has learned ", config.max_position,
+                     " positions, and no token after them"));
   Model model(config, shape, &device);
   model.weights_ = Weights::Placed(config, shape.dtype);
   ScratchDevice scratch(device);

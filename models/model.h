@@ -61,7 +61,8 @@ class Model {
   // The cost of the prompt, or of the step if `shape` has no prompt.
   static absl::StatusOr<ModelCost> GetCost(const ModelConfig& config,
                                            const ModelShape& shape);
-  // Plans everything without allocating any of it.
+  // Plans everything without allocating any of it. Unimplemented past the
+  // last of a model's learned positions.
   static absl::StatusOr<ModelMemory> Measure(const ModelConfig& config,
                                              const ModelShape& shape,
                                              const ProviderChoice& choice,

@@ -247,6 +247,50 @@ TEST_P(Models, CudaIsAsNearAsItsRoundingAllows) {
   if (ran == 0) GTEST_SKIP() << refused;
 }
 
+TEST(ModelLimits, NoTokenAfterTheLearnedPositions) {
+  auto device = *MakeCpuDevice({});
+  const ModelConfig config = *LoadModelConfig(Folder("gpt_neo"));
+  const int64_t most = config.max_position;
+  ModelShape shape = {.dtype = DType::kF32, .chunk = 1024};
+  shape.prompt = shape.capacity = most;
+  EXPECT_TRUE(Model::Measure(config, shape, {}, *device).ok());
+  shape.prompt = shape.capacity = most + 1;
+  EXPECT_TRUE(absl::IsUnimplemented(
+      Model::Measure(config, shape, {}, *device).status()));
+}
+
+// What is planned is what is then held; what does not fit is refused before
+// anything is allocated, with both sizes.
+TEST(ModelMemory, IsKnownBeforeItIsAllocated) {
+  auto device = *MakeCpuDevice({});
+  for (const char* name : {"qwen2", "mamba_ssm_mamba", "falcon_h1", "zamba2"}) {
+    SCOPED_TRACE(name);
+    const ModelConfig config = *LoadModelConfig(Folder(name));
+    const ModelShape shape = {.dtype = DType::kF32,
+                              .batch = 2,
+                              .prompt = 50,
+                              .capacity = 60,
+                              .chunk = 16,
+                              .context = 55};
+    const auto planned = *Model::Measure(config, shape, {}, *device);
+    const size_t before = device->memory().live;
+    {
+      const auto model = Model::Make(config, shape, {}, nullptr, 1, *device);
+      ASSERT_TRUE(model.ok()) << model.status();
+      const double held = static_cast<double>(device->memory().live - before);
+      EXPECT_NEAR(held, static_cast<double>(planned.total()), 0.01 * held);
+    }
+    EXPECT_EQ(device->memory().live, before);
+    device->SetMemoryLimit(planned.total() - 1);
+    const auto refused = Model::Make(config, shape, {}, nullptr, 1, *device);
+    EXPECT_TRUE(absl::IsResourceExhausted(refused.status()));
+    EXPECT_NE(refused.status().message().find(absl::StrCat(planned.total())),
+              absl::string_view::npos)
+        << refused.status();
+    device->SetMemoryLimit(0);
+  }
+}
+
 // Real layers, random weights: bf16 on CUDA against bf16 on the CPU, which the
 // golden models tie to the definitions. Two runs in bf16 may differ by what
 // each differs from f32, which the CPU's own two runs show.
