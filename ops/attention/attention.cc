@@ -68,6 +68,14 @@ std::vector<Attention::Problem> Attention::Sweep() {
     add(layer, {8, 4096}, 0);
     for (const Extent& extent : kLongExtents) add(layer, extent, 1024);
   }
+  // Hymba's windowed layers: meta tokens that all see, and wider values.
+  constexpr AttentionLayer kHymba = {"hymba-1.5b", 1600, 25,   5,
+                                     64,           5504, 32001};
+  for (const Extent& extent : kLongExtents) {
+    add(kHymba, extent, 1024);
+    problems.back().sink = 128;
+    problems.back().value_head_dim = 128;
+  }
   return problems;
 }
 
