@@ -36,7 +36,8 @@ Tolerance RmsNorm::GetTolerance(const Problem& p) {
 std::vector<RmsNorm::Problem> RmsNorm::Sweep() {
   std::vector<Problem> problems;
   const auto add = [&](absl::string_view model, int64_t width, bool residual,
-                       NormGate gate, absl::string_view role) {
+                       NormGate gate, absl::string_view role,
+                       int64_t groups = 1) {
     for (const Extent& extent : kLongExtents) {
       Problem p;
       p.shape = absl::StrCat(model, role);
@@ -45,6 +46,7 @@ std::vector<RmsNorm::Problem> RmsNorm::Sweep() {
       p.width = width;
       p.residual = residual;
       p.gate = gate;
+      p.groups = groups;
       problems.push_back(p);
     }
   };
@@ -53,7 +55,8 @@ std::vector<RmsNorm::Problem> RmsNorm::Sweep() {
     add(hidden.model, hidden.width, true, NormGate::kNone, ".add");
   }
   for (const auto& layer : kMamba2Layers)
-    add(layer.model, layer.d_inner(), false, NormGate::kBefore, ".gated");
+    add(layer.model, layer.d_inner(), false, NormGate::kBefore, ".gated",
+        layer.groups);
   return problems;
 }
 
