@@ -21,19 +21,22 @@ Cost Attention::GetCost(const Problem& p) {
   return cost;
 }
 
-Tolerance Attention::GetTolerance(const Problem& p) {
+double Attention::WeightError(const Problem& p) {
   // A weight p_j of a query is rounded to the dtype before the product with v
   // (not for f32), and carries f32 errors: of the score (a sum over head_dim
   // of terms that make it of order one), of the exponential, and of the sums
-  // over keys. Against independent values of mean zero, errors of relative
-  // size `weight` make an error of that relative size in o, and o is rounded
-  // once more.
-  const double f32 = Epsilon(DType::kF32);
+  // over keys.
+  return (p.dtype == DType::kF32 ? 0 : 0.5 * Epsilon(p.dtype)) +
+         (std::sqrt(static_cast<double>(p.head_dim)) +
+          std::sqrt(static_cast<double>(p.span())) + 16) *
+             Epsilon(DType::kF32);
+}
+
+Tolerance Attention::GetTolerance(const Problem& p) {
+  // Against independent values of mean zero, errors of relative size `weight`
+  // make an error of that relative size in o, and o is rounded once more.
   const double output = 0.5 * Epsilon(p.dtype);
-  const double span = static_cast<double>(p.span());
-  const double weight =
-      (p.dtype == DType::kF32 ? 0 : 0.5 * Epsilon(p.dtype)) +
-      (std::sqrt(static_cast<double>(p.head_dim)) + std::sqrt(span) + 16) * f32;
+  const double weight = WeightError(p);
   // For one element the error is at most weight * max |v|, even where o is
   // near zero by cancellation, as among the first few queries; |v|, normal,
   // stays below 6. The scale it is compared with is the rms of o, which is

@@ -99,6 +99,8 @@ struct Attention {
     visit(TensorSpec{"o", kOutput, p.dtype, queries(p.value_dim())}, a.o);
   }
 
+  // The relative error of a key's weight.
+  static double WeightError(const Problem& p);
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -10,32 +10,16 @@
 namespace seqmark {
 
 Cost AttentionDecode::GetCost(const Problem& p) {
-  const double rows = static_cast<double>(p.batch * p.heads);
-  const double pairs = rows * static_cast<double>(p.keys());
-  Cost cost;
-  // q . k and p v
-  cost.matrix_flops = pairs * 2 * (p.head_dim + p.value_dim());
-  // scale, less the greatest, sum; times 1/sum
-  cost.vector_flops = pairs * 3 + rows * p.value_dim();
-  cost.special_ops = pairs + rows;  // e^x; 1/sum
-  return cost;
+  return Attention::GetCost(LastToken(p));
 }
 
 Tolerance AttentionDecode::GetTolerance(const Problem& p) {
-  // A weight p_j is rounded to the dtype before the product with v (not for
-  // f32), and carries f32 errors: of the score (a sum over head_dim of terms
-  // that make it of order one), of the exponential, and of the sums over keys.
-  // An element's error is then a sum over keys of p_j v_j times errors of
-  // relative size `weight`, that of o itself a sum of p_j v_j, v normal: the
-  // error is at most about six deviations, each `weight` times the rms of o.
-  // (Of a single key it is weight * |v|, and |v| stays below 6 too.) o is
-  // rounded once more.
-  const double f32 = Epsilon(DType::kF32);
+  // An element's error is a sum over keys of p_j v_j times errors of relative
+  // size `weight`, that of o itself a sum of p_j v_j, v normal: the error is at
+  // most about six deviations, each `weight` times the rms of o. (Of a single
+  // key it is weight * |v|, and |v| stays below 6 too.) o is rounded once more.
   const double output = 0.5 * Epsilon(p.dtype);
-  const double weight = (p.dtype == DType::kF32 ? 0 : 0.5 * Epsilon(p.dtype)) +
-                        (std::sqrt(static_cast<double>(p.head_dim)) +
-                         std::sqrt(static_cast<double>(p.keys())) + 16) *
-                            f32;
+  const double weight = Attention::WeightError(LastToken(p));
   return {.max_error = output * 1.01 + weight * 6, .l2_error = output + weight};
 }
 

@@ -20,6 +20,7 @@
 
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "ops/attention/attention.h"
 
 namespace seqmark {
 
@@ -73,6 +74,22 @@ struct AttentionDecode {
     visit(keys("k", p.head_dim), a.k);
     visit(keys("v", p.value_dim()), a.v);
     visit(TensorSpec{"o", kOutput, p.dtype, queries(p.value_dim())}, a.o);
+  }
+
+  // The prompt's attention that a step is: of its last token alone.
+  static Attention::Problem LastToken(const Problem& p) {
+    Attention::Problem last;
+    last.dtype = p.dtype;
+    last.batch = p.batch;
+    last.seqlen = 1;
+    last.heads = p.heads;
+    last.kv_heads = p.kv_heads;
+    last.head_dim = p.head_dim;
+    last.value_head_dim = p.value_head_dim;
+    last.window = p.window;
+    last.sink = p.sink;
+    last.past = p.seqlen - 1;
+    return last;
   }
 
   static Cost GetCost(const Problem& p);

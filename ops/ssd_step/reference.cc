@@ -4,30 +4,13 @@
 #include "ops/ssd_step/ssd_step.h"
 
 namespace seqmark {
-namespace {
-
-SsdScan::Args ScanArgs(const SsdStep::Args& a) {
-  return {.x = OneToken(a.x),
-          .dt = OneToken(a.dt),
-          .A = a.A,
-          .B = OneToken(a.B),
-          .C = OneToken(a.C),
-          .D = a.D,
-          .dt_bias = a.dt_bias,
-          .z = OneToken(a.z),
-          .initial_state = a.state,
-          .y = OneToken(a.y),
-          .final_state = a.state_out};
-}
-
-}  // namespace
 
 void SsdStep::Reference(const Problem& p, const Args& a) {
-  SsdScan::Reference(Scan(p), ScanArgs(a));
+  SsdScan::Reference(Scan(p), OneTokenScan<SsdScan::Args>(a));
 }
 
 void SsdStep::CountedReference(const Problem& p, const Args& a) {
-  SsdScan::CountedReference(Scan(p), ScanArgs(a));
+  SsdScan::CountedReference(Scan(p), OneTokenScan<SsdScan::Args>(a));
 }
 
 }  // namespace seqmark

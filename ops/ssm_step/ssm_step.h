@@ -44,12 +44,22 @@ struct SsmStep {
   float* state_out = nullptr;      // the same; may be `state`
 };
 
-// (batch, ...) as (batch, 1, ...), contiguous: a scan's tensor of one token.
-inline Tensor OneToken(const Tensor& t) {
-  if (!t) return {};
-  Dims dims = t.dims;
-  dims.insert(dims.begin() + 1, 1);
-  return Tensor(t.data, t.dtype, dims);
+// The tensors of the scan that a step is, from the Args of either operator.
+template <class ScanArgs, class Args>
+ScanArgs OneTokenScan(const Args& a) {
+  ScanArgs scan;
+  scan.x = OneToken(a.x);
+  scan.dt = OneToken(a.dt);
+  scan.A = a.A;
+  scan.B = OneToken(a.B);
+  scan.C = OneToken(a.C);
+  scan.D = a.D;
+  scan.dt_bias = a.dt_bias;
+  scan.z = OneToken(a.z);
+  scan.initial_state = a.state;
+  scan.y = OneToken(a.y);
+  scan.final_state = a.state_out;
+  return scan;
 }
 
 // All but the sizes, from the Args of either operator.
