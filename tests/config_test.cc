@@ -90,7 +90,7 @@ TEST(ModelConfig, HymbaLayersShareKeysAndWindows) {
                               hymba.attention.kv_source.end())
                 .size(),
             17u);
-  const auto weights = Weights(hymba);
+  const auto weights = WeightsByName(hymba);
   EXPECT_THAT(weights.at("layers.2.attention.qkv_proj.weight").dims,
               ElementsAre(1600 + 320 + 640, 1600));
   EXPECT_THAT(weights.at("layers.4.attention.qkv_proj.weight").dims,
@@ -110,7 +110,7 @@ TEST(ModelConfig, AnyPatternOfTheHybridBuilds) {
     ASSERT_TRUE(mix.ok()) << mix.status();
     EXPECT_EQ(mix->pattern, pattern);
     EXPECT_EQ(SubLayers(*mix).size(), pattern.size());
-    Weights(*mix);
+    WeightsByName(*mix);
     EXPECT_GT(ParameterCount(*mix), 2 * 256000 * 4096);
   }
   for (const char* pattern : {"", "MX", "MS", "P"})

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/model.h"
+#include "tests/zoo.h"
 
 namespace seqmark {
 namespace {
@@ -329,9 +330,7 @@ TEST_P(ZooModels, CudaAgreesWithTheCpu) {
   auto cuda = MakeCudaDevice();
   if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
   auto cpu = *MakeCpuDevice({});
-  ModelConfig config;
-  for (const auto& [name, text] : EmbeddedConfigs())
-    if (name == GetParam()) config = *ParseModelConfig(text, name);
+  const ModelConfig config = ZooConfig(GetParam());
   const auto bf16 = RunZoo(config, DType::kBF16, *cpu);
   if (absl::IsUnimplemented(bf16.status())) GTEST_SKIP() << bf16.status();
   const auto f32 = RunZoo(config, DType::kF32, *cpu);
@@ -350,6 +349,26 @@ INSTANTIATE_TEST_SUITE_P(All, ZooModels,
                                          "mamba-130m", "mamba2-130m",
                                          "falcon-h1-0.5b", "zamba2-1.2b",
                                          "hymba-1.5b"));
+
+// What is planned is also what the driver says is gone.
+TEST(CudaModelMemory, IsWhatTheDriverLends) {
+  auto cuda = MakeCudaDevice();
+  if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
+  for (const char* name : {"qwen2.5-0.5b", "mamba-130m", "mamba2-130m"}) {
+    SCOPED_TRACE(name);
+    const ModelConfig config = ZooConfig(name);
+    const ModelShape shape = {
+        .prompt = 4096, .capacity = 5000, .chunk = 1024, .context = 4999};
+    const auto planned = *Model::Measure(config, shape, {}, **cuda);
+    // The first time, libraries load what they keep for good.
+    ASSERT_TRUE(Model::Make(config, shape, {}, nullptr, 1, **cuda).ok());
+    const size_t before = *(*cuda)->FreeBytes();
+    const auto model = Model::Make(config, shape, {}, nullptr, 1, **cuda);
+    ASSERT_TRUE(model.ok()) << model.status();
+    const double gone = static_cast<double>(before - *(*cuda)->FreeBytes());
+    EXPECT_NEAR(gone, static_cast<double>(planned.total()), 0.01 * gone);
+  }
+}
 
 // Of the golden Hymba's five layers two see all, and the three of the window
 // share keys and values; there are five meta tokens.

@@ -24,7 +24,7 @@ TEST(WeightList, NamesAreUniqueAndSourcesAddUp) {
   for (const auto& [name, text] : EmbeddedConfigs()) {
     const ModelConfig config = ZooConfig(name);
     std::map<std::string, std::pair<Dims, int64_t>> stored;  // dims, rows read
-    for (const auto& [weight_name, weight] : Weights(config)) {
+    for (const auto& [weight_name, weight] : WeightsByName(config)) {
       SCOPED_TRACE(absl::StrCat(name, " ", weight_name));
       int64_t rows = 0;
       for (const WeightSource& source : weight.sources) {
@@ -45,7 +45,7 @@ TEST(WeightList, NamesAreUniqueAndSourcesAddUp) {
 }
 
 TEST(WeightList, MultipliersAndScoreScalesAreFolded) {
-  auto falcon = Weights(ZooConfig("falcon-h1-0.5b"));
+  auto falcon = WeightsByName(ZooConfig("falcon-h1-0.5b"));
   EXPECT_THAT(falcon.at("embedding").sources[0].scale,
               DoubleNear(5.656854249492381, 1e-12));
   const auto& in = falcon.at("layers.0.mamba.in_proj.weight").sources;
@@ -62,11 +62,11 @@ TEST(WeightList, MultipliersAndScoreScalesAreFolded) {
   // Tied, the head's share goes into the final norm.
   Json json = Zoo("falcon-h1-0.5b");
   json["tie_word_embeddings"] = true;
-  EXPECT_THAT(Weights(Parsed(json)).at("norm.weight").sources[0].scale,
+  EXPECT_THAT(WeightsByName(Parsed(json)).at("norm.weight").sources[0].scale,
               DoubleNear(0.0390625 / 5.656854249492381, 1e-12));
 
   const auto scale = [](const char* model, const char* weight) {
-    return Weights(ZooConfig(model)).at(weight).sources[0].scale;
+    return WeightsByName(ZooConfig(model)).at(weight).sources[0].scale;
   };
   EXPECT_THAT(scale("gpt-neo-125m", "layers.0.attention.qkv_proj.weight"),
               DoubleNear(8, 1e-12));
@@ -80,7 +80,7 @@ TEST(WeightList, MultipliersAndScoreScalesAreFolded) {
 
 TEST(WeightList, NamesTheTensorsOfEachCheckpointFormat) {
   const auto source = [](const char* model, const char* weight) {
-    return Weights(ZooConfig(model)).at(weight).sources[0];
+    return WeightsByName(ZooConfig(model)).at(weight).sources[0];
   };
   EXPECT_EQ(source("qwen2.5-0.5b", "layers.3.norm.weight").name,
             "model.layers.1.post_attention_layernorm.weight");
@@ -119,7 +119,7 @@ TEST(WeightList, MambaSsmMlpAndAttention) {
   json["attn_cfg"] = {{"causal", true}, {"num_heads", 12}};
   const ModelConfig config = Parsed(json);
   EXPECT_EQ(config.pattern.substr(0, 6), "M-*-M-");
-  const auto weights = Weights(config);
+  const auto weights = WeightsByName(config);
   const auto& up = weights.at("layers.3.mlp.up_proj.weight");
   EXPECT_THAT(up.dims, ElementsAre(256, 768));
   EXPECT_EQ(up.sources[0].name, "backbone.layers.1.mlp.fc1.weight");
