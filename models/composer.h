@@ -75,6 +75,8 @@ class Composer {
   ScratchDevice* device_ = nullptr;
   ProviderChoice choice_;
   std::vector<ModelPart> parts_;
+  // Of calls whose candidates have been measured: one of their Provider<Op>s.
+  std::map<std::string, const void*> measured_;
 };
 
 // The launches of parts one after the other.
@@ -101,7 +103,13 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
   if (candidates.size() == 1) return candidates.front();
   static auto* const chosen =
       new std::map<std::string, const Provider<Op>*>();  // of the process
-  if (const auto it = chosen->find(key); it != chosen->end()) return it->second;
+  const bool measures = device_->measures_only();
+  if (measures) {
+    if (const auto it = measured_.find(key); it != measured_.end())
+      return static_cast<const Provider<Op>*>(it->second);
+  } else if (const auto it = chosen->find(key); it != chosen->end()) {
+    return it->second;
+  }
 
   const Provider<Op>* best = nullptr;
   double best_seconds = 0;
@@ -115,7 +123,7 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
       continue;
     }
     if (!launch.ok()) return launch.status();
-    if (device_->measures_only()) {
+    if (measures) {
       best = provider;
       continue;
     }
@@ -130,7 +138,10 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
     }
   }
   if (best == nullptr) return refused;
-  if (!device_->measures_only()) chosen->emplace(key, best);
+  if (measures)
+    measured_.emplace(key, best);
+  else
+    chosen->emplace(key, best);
   return best;
 }
 
@@ -140,7 +151,7 @@ absl::Status Composer::Add(OpClass op_class,
                            typename Op::Args args) {
   ModelPart part = {.op_class = op_class, .name = std::string(Op::kName)};
   absl::Status status;
-  std::string key;
+  std::string key, alignments;
   if (!counts_only()) key = absl::StrCat(Op::kName, device_->fingerprint());
   Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
     if (!tensor || tensor.dims != spec.dims || tensor.dtype != spec.dtype)
@@ -148,14 +159,22 @@ absl::Status Composer::Add(OpClass op_class,
           absl::StrCat(Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
                        ", expected ", Name(spec.dtype), "(",
                        absl::StrJoin(spec.dims, ", "), ")")));
-    if (!counts_only())
+    if (!counts_only()) {
       absl::StrAppend(&key, " ", tensor.DebugString(), "/",
                       absl::StrJoin(tensor.strides, ","));
+      absl::StrAppend(&alignments, " ",
+                      reinterpret_cast<uintptr_t>(tensor.data) % 256);
+    }
     part.bytes += static_cast<double>(BytesTouched(spec));
   });
   if (!status.ok()) return status;
   part.cost = Op::GetCost(problem);
   if (!counts_only()) {
+    // What a plan may ask for depends on more than the shapes: on the work
+    // (windows, positions), and on what providers take at such addresses.
+    if (device_->measures_only())
+      absl::StrAppend(&key, " ", part.cost.flops(), " ", part.cost.special_ops,
+                      alignments);
     const auto provider = Choose<Op>(problem, args, key);
     if (!provider.ok()) return provider.status();
     device_->StartPlan();
