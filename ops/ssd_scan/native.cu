@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The scan on CUDA, sm_80 and newer, for 16-bit types by matrix units
-// (mma.sync) and for f32 by the recurrence itself (recurrence.cuh).
+// (mma.sync) and for f32, and 16-bit shapes they do not fit, by the recurrence
+// itself (recurrence.cuh).
 //
 // A sequence is cut into as many segments as fill the GPU, a segment into
 // chunks of 64 tokens. SegmentStates (states.cuh) finds what every segment but
@@ -173,54 +174,59 @@ absl::StatusOr<Launch> PlanTile(const SsdScan::Problem& p,
   };
 }
 
+template <class T, int kColumns>
+absl::StatusOr<Launch> PlanRecurrence(const SsdScan::Problem& p,
+                                      const SsdScan::Args& a) {
+  constexpr size_t kBytes = sizeof(ssd::RecurrenceSharedMemory<kColumns>);
+  constexpr int kThreads = 32 * ssd::kRecurrenceWarps;
+  const auto ctas =
+      Prepare(reinterpret_cast<const void*>(&ssd::Recurrence<T, kColumns>),
+              kThreads, kBytes);
+  if (!ctas.ok()) return ctas.status();
+  const int64_t blocks =
+      p.batch * p.heads * CeilDiv(p.head_dim, ssd::kRecurrenceRows);
+  return [params = MakeParams<T>(p, a), blocks](Stream s) {
+    ssd::Recurrence<T, kColumns>
+        <<<static_cast<unsigned>(blocks), kThreads, kBytes, AsCudaStream(s)>>>(
+            params);
+    return LaunchStatus("ssd::Recurrence");
+  };
+}
+
+template <class T>
+absl::StatusOr<Launch> PlanAnyShape(const SsdScan::Problem& p,
+                                    const SsdScan::Args& a) {
+  if (p.d_state <= 64) return PlanRecurrence<T, 2>(p, a);
+  if (p.d_state <= 128) return PlanRecurrence<T, 4>(p, a);
+  if (p.d_state <= 256) return PlanRecurrence<T, 8>(p, a);
+  return absl::UnimplementedError(
+      absl::StrCat("needs d_state up to 256, not ", p.d_state));
+}
+
 // 16-byte copies: every row that is copied starts on 16 bytes.
-absl::Status CheckAligned(const SsdScan::Args& a) {
+bool Aligned(const SsdScan::Args& a) {
   for (const Tensor* t : {&a.x, &a.B, &a.C, &a.z, &a.y}) {
     if (!*t) continue;
     if (reinterpret_cast<uintptr_t>(t->data) % 16 != 0 ||
         t->strides[0] % 8 != 0 || t->strides[1] % 8 != 0)
-      return absl::UnimplementedError(
-          "needs x, B, C, z and y aligned to 16 bytes, with strides that are "
-          "multiples of 8");
+      return false;
   }
-  return absl::OkStatus();
+  return true;
 }
 
 template <class T>
 absl::StatusOr<Launch> PlanChunked(const SsdScan::Problem& p,
                                    const SsdScan::Args& a, Device& device) {
-  if (p.d_state % 8 != 0 || p.d_state > 256)
-    return absl::UnimplementedError(absl::StrCat(
-        "needs d_state to be a multiple of 8 up to 256, not ", p.d_state));
-  if (absl::Status s = CheckAligned(a); !s.ok()) return s;
+  if (p.d_state % 8 != 0 || p.d_state > 256 || !Aligned(a) ||
+      (p.head_dim != 64 && p.head_dim != 128))
+    return PlanAnyShape<T>(p, a);
   const auto plan = [&]<int kP>() -> absl::StatusOr<Launch> {
     if (p.d_state <= 64) return PlanTile<ssd::Tile<T, kP, 64>>(p, a, device);
     if (p.d_state <= 128) return PlanTile<ssd::Tile<T, kP, 128>>(p, a, device);
     return PlanTile<ssd::Tile<T, kP, 256>>(p, a, device);
   };
   if (p.head_dim == 64) return plan.template operator()<64>();
-  if (p.head_dim == 128) return plan.template operator()<128>();
-  return absl::UnimplementedError(
-      absl::StrCat("needs head_dim 64 or 128, not ", p.head_dim));
-}
-
-template <int kColumns>
-absl::StatusOr<Launch> PlanRecurrence(const SsdScan::Problem& p,
-                                      const SsdScan::Args& a) {
-  constexpr size_t kBytes = sizeof(ssd::RecurrenceSharedMemory<kColumns>);
-  constexpr int kThreads = 32 * ssd::kRecurrenceWarps;
-  const auto ctas =
-      Prepare(reinterpret_cast<const void*>(&ssd::Recurrence<kColumns>),
-              kThreads, kBytes);
-  if (!ctas.ok()) return ctas.status();
-  const int64_t blocks =
-      p.batch * p.heads * CeilDiv(p.head_dim, ssd::kRecurrenceRows);
-  return [params = MakeParams<float>(p, a), blocks](Stream s) {
-    ssd::Recurrence<kColumns>
-        <<<static_cast<unsigned>(blocks), kThreads, kBytes, AsCudaStream(s)>>>(
-            params);
-    return LaunchStatus("ssd::Recurrence");
-  };
+  return plan.template operator()<128>();
 }
 
 absl::StatusOr<Launch> Plan(const SsdScan::Problem& p, const SsdScan::Args& a,
@@ -233,11 +239,7 @@ absl::StatusOr<Launch> Plan(const SsdScan::Problem& p, const SsdScan::Args& a,
     default:
       break;
   }
-  if (p.d_state <= 64) return PlanRecurrence<2>(p, a);
-  if (p.d_state <= 128) return PlanRecurrence<4>(p, a);
-  if (p.d_state <= 256) return PlanRecurrence<8>(p, a);
-  return absl::UnimplementedError(
-      absl::StrCat("needs d_state up to 256, not ", p.d_state));
+  return PlanAnyShape<float>(p, a);
 }
 
 const bool registered =

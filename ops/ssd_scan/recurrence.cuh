@@ -2,9 +2,11 @@
 //
 // The f32 kernel: the recurrence as written, token by token, in f32 FMAs.
 // Matrix units round f32 operands to tf32, and a chunk's cumulative sums would
-// cost the decays several bits; this keeps all of f32 instead, for any
-// head_dim. A warp owns 4 rows p and all of d_state (lane n, n + 32, ...), so
-// what limits it is instruction issue, 3 FMAs a state element.
+// cost the decays several bits; this keeps all of f32 instead. It also serves
+// 16-bit problems of a shape or alignment that no matrix kernel takes: any
+// head_dim, any d_state up to 256, any strides. A warp owns 4 rows p and all of
+// d_state (lane n, n + 32, ...), so what limits it is instruction issue, 3 FMAs
+// a state element.
 #pragma once
 
 #include "ops/ssd_scan/chunk.cuh"
@@ -25,9 +27,20 @@ struct RecurrenceSharedMemory {
   float y[kRecurrenceTokens][kRecurrenceRows];
 };
 
-template <int kColumns>
+// To a float in shared memory: waited for as a copy if T is float.
+__device__ __forceinline__ void CopyElement(float& to, const float* from,
+                                            bool valid) {
+  CopyAsync4(SharedAddress(&to), from, valid);
+}
+template <class T>
+__device__ __forceinline__ void CopyElement(float& to, const T* from,
+                                            bool valid) {
+  to = valid ? ToFloat(*from) : 0.0f;
+}
+
+template <class T, int kColumns>
 __global__ void __launch_bounds__(32 * kRecurrenceWarps)
-    Recurrence(const Params<float> p) {
+    Recurrence(const Params<T> p) {
   extern __shared__ __align__(128) uint8_t shared_bytes[];
   auto& shared =
       *reinterpret_cast<RecurrenceSharedMemory<kColumns>*>(shared_bytes);
@@ -39,11 +52,11 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
   const int64_t batch = blockIdx.x / slices / p.heads;
   const int64_t group = head / (p.heads / p.groups);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const float* const x = p.x + batch * p.x_strides.batch +
-                         static_cast<int64_t>(head) * p.head_dim + first_row;
-  const float* const dt = p.dt + batch * p.dt_strides.batch + head;
-  const float* const B = p.B + batch * p.B_strides.batch + group * p.d_state;
-  const float* const C = p.C + batch * p.C_strides.batch + group * p.d_state;
+  const T* const x = p.x + batch * p.x_strides.batch +
+                     static_cast<int64_t>(head) * p.head_dim + first_row;
+  const T* const dt = p.dt + batch * p.dt_strides.batch + head;
+  const T* const B = p.B + batch * p.B_strides.batch + group * p.d_state;
+  const T* const C = p.C + batch * p.C_strides.batch + group * p.d_state;
 
   const auto copy = [&](int token, int stage) {
     auto& to = shared.stages[stage];
@@ -52,17 +65,15 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
       const bool valid = token + l < p.seqlen && n < p.d_state;
       const int64_t at = valid ? token + l : 0;
       const int column = valid ? n : 0;
-      CopyAsync4(SharedAddress(&to.B[l][n]),
-                 B + at * p.B_strides.token + column, valid);
-      CopyAsync4(SharedAddress(&to.C[l][n]),
-                 C + at * p.C_strides.token + column, valid);
+      CopyElement(to.B[l][n], B + at * p.B_strides.token + column, valid);
+      CopyElement(to.C[l][n], C + at * p.C_strides.token + column, valid);
     }
     for (int i = threadIdx.x; i < kTokens * kRecurrenceRows; i += kThreads) {
       const int l = i / kRecurrenceRows, row = i % kRecurrenceRows;
       const bool valid = token + l < p.seqlen && first_row + row < p.head_dim;
-      CopyAsync4(SharedAddress(&to.x[l][row]),
-                 valid ? x + (token + l) * p.x_strides.token + row : p.x,
-                 valid);
+      CopyElement(to.x[l][row],
+                  valid ? x + (token + l) * p.x_strides.token + row : p.x,
+                  valid);
     }
     CommitCopies();
   };
@@ -97,9 +108,9 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
     // relative accuracy, so e^-|raw| comes from the exponential itself. The
     // decay comes from expm1f, exact under fast math: over a slow head's
     // memory, thousands of tokens, a bias of it would add up.
-    const float raw =
-        dt[min(token + lane % kTokens, p.seqlen - 1) * p.dt_strides.token] +
-        bias;
+    const float raw = ToFloat(dt[min(token + lane % kTokens, p.seqlen - 1) *
+                                 p.dt_strides.token]) +
+                      bias;
     const float step =
         fmaxf(fmaxf(raw, 0.0f) + log1pf(__expf(-fabsf(raw))), p.dt_min);
     const float decay = 1.0f + expm1f(step * rate);
@@ -145,10 +156,10 @@ __global__ void __launch_bounds__(32 * kRecurrenceWarps)
           static_cast<int64_t>(head) * p.head_dim + first_row + 4 * warp + r;
       float v = shared.y[l][4 * warp + r];
       if (p.z != nullptr)
-        v *= SiluFast(p.z[batch * p.z_strides.batch +
-                          (token + l) * p.z_strides.token + column]);
+        v *= SiluFast(ToFloat(p.z[batch * p.z_strides.batch +
+                                  (token + l) * p.z_strides.token + column]));
       p.y[batch * p.y_strides.batch + (token + l) * p.y_strides.token +
-          column] = v;
+          column] = FromFloat<T>(v);
     }
     __syncwarp();
   }

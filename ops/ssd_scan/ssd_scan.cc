@@ -122,6 +122,11 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(4, 641, 16, 64, 2, 16, kAll);
   // Steps held up by a minimum: the inputs' are 0.001 to 0.1.
   add(1, 77, 3, 64, 1, 32, {true, true, false, true, 0.02f});
+  // Shapes no matrix tile fits: of tiny models, and an odd d_state.
+  add(2, 70, 4, 8, 2, 16, kAll);
+  add(1, 37, 3, 12, 1, 8, kPlain);
+  add(1, 50, 2, 16, 1, 20, kAll);
+  add(1, 33, 2, 64, 1, 7, kPlain);
   // A real layer.
   add(1, 192, 24, 64, 1, 128, kPlain);
   return problems;
