@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
 Array = NDArray[np.float64]
+Numbers = Sequence[float] | NDArray[Any]
 
 # Rows fewer than these say too little of how processes differ.
 ENOUGH_ROWS = 20
@@ -40,16 +42,14 @@ class Evidence:
     method: str  # in words
 
 
-def counted(effect: Sequence[float]) -> Evidence:
+def counted(effect: Numbers) -> Evidence:
     """Quantities that a program has without noise: any difference is one."""
     exact = np.asarray(effect, dtype=float)
     p = np.where(np.abs(exact) > 1e-9, 0.0, 1.0)
     return Evidence(exact, exact, exact, p, "counted, without noise")
 
 
-def one_process(
-    effect: Sequence[float], within: Sequence[float], alpha: float, *, fit: bool
-) -> Evidence:
+def one_process(effect: Numbers, within: Numbers, alpha: float, *, fit: bool) -> Evidence:
     """One process a side.
 
     Noise within a process, `within` (standard error of the log ratio), says nothing of what differs
@@ -89,10 +89,10 @@ def processes(base: Sequence[Array], new: Sequence[Array], alpha: float) -> Evid
     """Several processes on a side at least: `base` and `new` hold each row's log values.
 
     Student's t of the processes' medians with one variance for both sides, so that a side may be a
-    single process. Simulated over 500 rows without a change it is wrong in one row or more in 3 to
-    7 % of trials with normal, t(3) or unequal deviations; where 5 % of the rows have two modes 8 %
-    apart, five processes a side are needed for that (with three, a row is wrong in every second
-    trial).
+    single process; its tails are then those of one_process. Simulated over 500 rows without a
+    change it is wrong in one row or more in at most 7 % of trials with normal, t(3) or unequal
+    deviations. Where 5 % of the rows have two modes 8 % apart, that takes five processes a side;
+    with three a row is wrong in every second trial.
     """
     effect = np.array([n.mean() - b.mean() for b, n in zip(base, new, strict=True)])
     squares = [
@@ -101,7 +101,10 @@ def processes(base: Sequence[Array], new: Sequence[Array], alpha: float) -> Evid
     ]
     degrees = np.array([len(b) + len(n) - 2.0 for b, n in zip(base, new, strict=True)])
     share = np.array([1 / len(b) + 1 / len(n) for b, n in zip(base, new, strict=True)])
-    return _by_variance(effect, np.array(squares) / degrees, degrees, share, alpha, "processes")
+    lone = np.array([min(len(b), len(n)) == 1 for b, n in zip(base, new, strict=True)])
+    most = np.where(lone, PROCESS_DEGREES, np.inf)
+    variance = np.array(squares) / degrees
+    return _by_variance(effect, variance, degrees, share, alpha, "processes", most)
 
 
 def pairs(differences: Sequence[Array], alpha: float) -> Evidence:
@@ -114,7 +117,13 @@ def pairs(differences: Sequence[Array], alpha: float) -> Evidence:
 
 
 def _by_variance(
-    effect: Array, variance: Array, degrees: Array, share: Array, alpha: float, of: str
+    effect: Array,
+    variance: Array,
+    degrees: Array,
+    share: Array,
+    alpha: float,
+    of: str,
+    most_degrees: Array | float = np.inf,
 ) -> Evidence:
     variance = np.maximum(variance, LEAST_SPREAD**2)
     method = f"Student's t of the {of}"
@@ -128,6 +137,7 @@ def _by_variance(
             variance = (prior_degrees * prior + degrees * variance) / total
         # No more degrees than all rows have together.
         degrees = np.minimum(prior_degrees + degrees, degrees.sum())
+    degrees = np.minimum(degrees, most_degrees)
     return _student(effect, np.sqrt(variance * share), degrees, alpha, method)
 
 
@@ -156,14 +166,14 @@ def _student(effect: Array, error: Array, degrees: Array, alpha: float, method: 
     return Evidence(effect, effect - reach, effect + reach, np.asarray(p), method)
 
 
-def corrected(p: Sequence[float]) -> Array:
+def corrected(p: Numbers) -> Array:
     """The p-values corrected for their number, by Benjamini and Hochberg's procedure."""
     if len(p) == 0:
         return np.array([])
     return np.asarray(stats.false_discovery_control(p, method="bh"), dtype=float)
 
 
-def geometric_mean(effect: Sequence[float], alpha: float) -> tuple[float, float, float]:
+def geometric_mean(effect: Numbers, alpha: float) -> tuple[float, float, float]:
     """The mean log ratio over rows and its bootstrap interval (BCa), rows being drawn anew.
 
     Efron, Better bootstrap confidence intervals, JASA 82 (1987). The interval is that of a set of

@@ -9,13 +9,13 @@ Cauchy's):
 
     E_n = (1 + n g)^(-1/2) [ (1 + t^2/v) / (1 + t^2/(v (1 + n g))) ]^((v + 1) / 2),  v = n - 1
 
-It is a test martingale under no difference, whatever the deviation, so that by Ville's inequality it
-exceeds 1/alpha at any time with a probability of at most alpha, however often it is looked at; the
-effects it does not exclude are an interval that holds at all times together (Wang and Ramdas,
+It is a test martingale under no difference, whatever the deviation, so that by Ville's inequality
+it exceeds 1/alpha at any time with a probability of at most alpha, however often it is looked at;
+the effects it does not exclude are an interval that holds at all times together (Wang and Ramdas,
 Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance,
 arXiv:2310.03722). Benjamini and Hochberg's procedure on 1/E bounds the false discoveries among the
-rows, dependent as they are (Wang and Ramdas, False discovery rate control with e-values, J. R. Stat.
-Soc. B 84 (2022)).
+rows, dependent as they are (Wang and Ramdas, False discovery rate control with e-values, J. R.
+Stat. Soc. B 84 (2022)).
 """
 
 from __future__ import annotations
