@@ -258,7 +258,7 @@ def test_contexts_that_differ_are_said(tmp_path: Path, capsys: pytest.CaptureFix
 def test_output_is_whole_or_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = made_up.write(tmp_path / "base.json", rows(count=3))
     out = tmp_path / "deep" / "out.md"
-    assert main(["compare", str(base), str(base), "--format=markdown", "-o", str(out)]) == 0
+    assert main(["compare", str(base), str(base), "-o", str(out)]) == 0
     assert out.read_text().startswith("# seqmark: rows compared\n")
     assert capsys.readouterr().out == ""
     assert main(["compare", str(base), str(tmp_path / "no.json"), "-o", f"{out}.2"]) == 2

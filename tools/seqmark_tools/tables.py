@@ -31,6 +31,11 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Code:
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
     """Titles, of which the first `labels` are of text columns, the rest of numbers."""
 
@@ -40,7 +45,7 @@ class Table:
     tones: Sequence[Tone] = ()  # one a line
 
 
-Block = Heading | Text | Table
+Block = Heading | Text | Code | Table
 
 
 def to_terminal(blocks: Sequence[Block], *, is_terminal: bool) -> str:
@@ -53,7 +58,7 @@ def to_terminal(blocks: Sequence[Block], *, is_terminal: bool) -> str:
         for block in blocks:
             if isinstance(block, Heading):
                 console.print(f"\n[bold]{escape(block.text)}[/bold]")
-            elif isinstance(block, Text):
+            elif isinstance(block, Text | Code):
                 console.print(escape(block.text))
             else:
                 console.print(_rich(block))
@@ -91,6 +96,8 @@ def to_markdown(blocks: Sequence[Block]) -> str:
             parts.append(f"{'#' * block.level} {clean(block.text)}")
         elif isinstance(block, Text):
             parts.append(clean(block.text))
+        elif isinstance(block, Code):
+            parts.append(f"```sh\n{block.text}\n```")
         else:
             rule = ["---"] * block.labels + ["---:"] * (len(block.columns) - block.labels)
             rows = [line([clean(cell) for cell in cells]) for cells in block.lines]
@@ -111,6 +118,8 @@ def to_html(blocks: Sequence[Block], title: str) -> str:
             parts.append(f"<h{block.level}>{html.escape(block.text)}</h{block.level}>")
         elif isinstance(block, Text):
             parts.append(f"<p>{html.escape(block.text)}</p>")
+        elif isinstance(block, Code):
+            parts.append(f"<pre>{html.escape(block.text)}</pre>")
         else:
             parts += _html_table(block)
     return "\n".join([*parts, "</body></html>", ""])

@@ -36,11 +36,12 @@ from seqmark_tools.comparing import interleave, metrics, outcome, sides
 from seqmark_tools.comparing.lines import Comparison, Rules, compare
 from seqmark_tools.comparing.sides import Side
 from seqmark_tools.results import ResultError
-from seqmark_tools.tables import Block, Heading, to_html, to_markdown, to_terminal
+from seqmark_tools.tables import Block, Code, Heading, to_html, to_markdown, to_terminal
 
 HELP = "compare result files, or two binaries"
 TITLE = "seqmark: rows compared"
 FORMATS = ("table", "markdown", "json", "html")
+_FORMAT_OF = {".md": "markdown", ".json": "json", ".html": "html"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require-all", action="store_true", help="a row that is no longer measured is worse"
     )
     parser.add_argument("--all", action="store_true", help="show rows that are the same too")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="default: as OUTPUT ends, .md .json .html; else table"
+    )
     parser.add_argument("-o", "--output", type=Path, help="default: standard output")
 
 
@@ -172,15 +175,17 @@ def _run_binaries(
 def _write(
     args: argparse.Namespace, comparisons: Sequence[Comparison], rules: Rules, status: int
 ) -> None:
-    if args.format == "json":
+    suffix = args.output.suffix if args.output else ""
+    form = args.format or _FORMAT_OF.get(suffix, "table")
+    if form == "json":
         text = json.dumps(outcome.document(comparisons, rules, status), indent=1, allow_nan=False)
         text += "\n"
     else:
-        heading: list[Block] = [Heading(TITLE, level=1)]
+        heading: list[Block] = [Heading(TITLE, level=1), Code(args.command_line)]
         blocks = list(outcome.blocks(comparisons, rules, every=args.all))
-        if args.format == "markdown":
+        if form == "markdown":
             text = to_markdown([*heading, *blocks])
-        elif args.format == "html":
+        elif form == "html":
             text = to_html([*heading, *blocks], TITLE)
         else:
             text = to_terminal(blocks, is_terminal=args.output is None and sys.stdout.isatty())

@@ -147,12 +147,12 @@ def compare(
 
 
 def _status(rows: Sequence[Row | None]) -> tuple[str, str]:
-    """What processes make of a row: an error in any is one, else a time in any."""
+    """What processes make of a row: an error in any is one, else one that is not skipped."""
     there = [row for row in rows if row is not None]
     for row in there:
         if row.error is not None:
             return "error", row.error
-    if any(row.seconds is not None for row in there):
+    if any(row.skip is None for row in there):
         return "measured", ""
     return ("skipped", there[0].skip or "") if there else ("absent", "")
 

@@ -10,10 +10,11 @@ from typing import Any
 from seqmark_tools.comparing.lines import Comparison, Gap, Group, Line, Rules, Verdict
 from seqmark_tools.comparing.metrics import TIME
 from seqmark_tools.tables import Block, Heading, Table, Text, Tone
-from seqmark_tools.units import si
+from seqmark_tools.units import DASH, si
 
 _ORDER: tuple[Verdict, ...] = ("worse", "suspect", "changed", "better", "same")
 _TONES: dict[Verdict, Tone] = {"worse": "bad", "better": "good", "suspect": "doubtful"}
+_MOST_ALIKE = 5
 _WORDS: dict[Verdict, str] = {"worse": "slower", "better": "faster"}  # of times
 
 
@@ -23,6 +24,8 @@ def percent(effect: float) -> str:
 
 
 def _interval(low: float, high: float) -> str:
+    if low == high:
+        return DASH
     return f"{percent(low)} to {percent(high)}" if math.isfinite(low + high) else "unbounded"
 
 
@@ -47,7 +50,7 @@ def blocks(comparisons: Sequence[Comparison], rules: Rules, *, every: bool) -> I
             yield _rows(comparison, shown)
         if comparison.gaps:
             yield Text("Rows not measured on both sides:")
-            yield _gaps(comparison.gaps)
+            yield _gaps(comparison.gaps, every=every)
 
 
 def _meaning(comparison: Comparison, rules: Rules) -> str:
@@ -103,12 +106,21 @@ def _rows(comparison: Comparison, shown: list[Line]) -> Table:
     return Table(columns, len(labels), lines, [_TONES.get(line.verdict, "") for line in shown])
 
 
-def _gaps(gaps: Sequence[Gap]) -> Table:
-    ordered = sorted(gaps, key=lambda gap: (not gap.is_broken, not gap.is_lost, gap.name))
-    lines = [(gap.name, gap.base, gap.new, gap.reason) for gap in ordered]
-    tones: list[Tone] = [
-        "bad" if gap.is_broken else "doubtful" if gap.is_lost else "" for gap in ordered
-    ]
+def _gaps(gaps: Sequence[Gap], *, every: bool) -> Table:
+    """Rows that were measured and now fail come first; many alike are one line but for `every`."""
+    alike: dict[tuple[str, str, str], list[Gap]] = {}
+    for gap in sorted(gaps, key=lambda gap: (not gap.is_broken, not gap.is_lost, gap.name)):
+        alike.setdefault((gap.base, gap.new, gap.reason), []).append(gap)
+    lines: list[tuple[str, ...]] = []
+    tones: list[Tone] = []
+    for (base, new, reason), members in alike.items():
+        tone: Tone = "bad" if members[0].is_broken else "doubtful" if members[0].is_lost else ""
+        shown = members if every or len(members) <= _MOST_ALIKE else members[:1]
+        for gap in shown:
+            more = len(members) - len(shown)
+            name = f"{gap.name} and {more} more" if more else gap.name
+            lines.append((name, base, new, reason))
+            tones.append(tone)
     return Table(("row", "base", "new", "reason"), 4, lines, tones)
 
 
