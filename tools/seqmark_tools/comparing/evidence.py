@@ -66,7 +66,7 @@ def one_process(effect: Numbers, within: Numbers, alpha: float, *, fit: bool) ->
         spread, origin = PROCESS_SCALE, "assumed, as on an H200"
     error = np.hypot(spread, w)
     method = (
-        f"one process a side: noise within it, and {spread:.1%} between processes "
+        f"one process a side: noise within it, and {100 * spread:.1f} % between processes "
         f"({origin}; Student's t, {PROCESS_DEGREES:.0f} degrees)"
     )
     return _student(d, error, np.full_like(d, PROCESS_DEGREES), alpha, method)
@@ -129,7 +129,7 @@ def _by_variance(
     method = f"Student's t of the {of}"
     if len(effect) >= ENOUGH_ROWS:
         prior, prior_degrees = _prior(variance, degrees)
-        method += f", variances shrunk towards {np.sqrt(prior):.2%} squared"
+        method += f", variances shrunk towards {100 * math.sqrt(prior):.2f} % squared"
         if np.isinf(prior_degrees):
             variance = np.full_like(variance, prior)
         else:
