@@ -130,9 +130,9 @@ def compare(
     q = iter(evidence.corrected(every))
     comparisons = []
     for base, new, metric, parts, gaps in drafts:
-        lines = [
-            line for part in parts for line in _lines(part[0], part[1], q, metric, rules, design)
-        ]
+        lines: list[Line] = []
+        for matches, found in parts:
+            lines += _lines(matches, found, q, metric, rules, design)
         lines.sort(key=lambda line: line.name)
         comparisons.append(
             Comparison(
