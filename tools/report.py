@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import result_file
-from result_file import ResultFile, Row
+from seqmark_tools.results import ResultError, ResultFile, Row, read
+from seqmark_tools.units import DASH, si
 
-DASH = "–"
 # Facts of the context worth a line at the top, where they are there.
 FACTS = (
     "date",
@@ -39,20 +38,6 @@ FACTS = (
     "cpu_unavailable",
     "command_line",
 )
-
-
-def si(value: float | None, unit: str) -> str:
-    """Three digits and an SI prefix: 1.23 ms, 45.6 GB/s; a dash for None."""
-    if value is None:
-        return DASH
-    if value == 0:
-        return f"0 {unit}"
-    exponent = min(max(math.floor(math.log10(abs(value)) / 3 + 1e-12), -4), 5)
-    if abs(value) >= 999.5 * 1000.0**exponent and exponent < 5:
-        exponent += 1  # 999.6 is 1.00 k, not 1000
-    scaled = value / 1000.0**exponent
-    decimals = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
-    return f"{scaled:.{decimals}f} {'pnum kMGTP'[exponent + 4].strip()}{unit}"
 
 
 @dataclass(frozen=True)
@@ -290,8 +275,8 @@ def main(argv: list[str] | None = None) -> int:
     if draw is None:
         parser.error(f"--output {output}: the name must end in .html or .md")
     try:
-        output.write_text(draw(result_file.read(arguments.file)), encoding="utf-8")
-    except (result_file.ResultError, OSError) as error:
+        output.write_text(draw(read(arguments.file)), encoding="utf-8")
+    except (ResultError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     print(output)

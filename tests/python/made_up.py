@@ -89,6 +89,8 @@ def good() -> Json:
         measured(name(seqlen=4096), 8e-3),
         measured(name(op="prefill", provider="auto", shape="mamba-130m"), 0.5)
         | {"memory_weights": 3e6, "memory_state": 2e6, "share_gemm": 0.75, "share_other": 0.25},
+        measured(name(op="max_context", provider="auto").replace("seqlen:1024", "limit:8GiB"), 9.0)
+        | {"max_seqlen": 9000.0},
         measured(median, 1e-3),
         measured(median, 2e-3, name=f"{median}_median", run_type="aggregate")
         | {"aggregate_name": "median", "aggregate_unit": "time"},

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import made_up
-import validate_results
 from peers import rows, sampling, zoo
 from peers.names import RowName, Shapes, read_rows
+from seqmark_tools import validation
 
 TORCH_FREE = ("names", "rows", "sampling", "zoo")
 NEW_OPERATORS = (
@@ -122,7 +122,7 @@ def test_entries(tmp_path: Path) -> None:
     absent = rows.entry(model_row(seqlen=1)) | rows.skipped("no library")
     lost = rows.entry(model_row(seqlen=2)) | rows.failed("it broke")
     document = made_up.document(row, operator, absent, lost)
-    assert list(validate_results.problems(made_up.write(tmp_path / "r.json", document))) == []
+    assert list(validation.problems(made_up.write(tmp_path / "r.json", document))) == []
     assert "2000.0 us" in rows.describe(row)
     assert "graph 1000.0 us" in rows.describe(row)
     assert "GB/s" in rows.describe(operator)

@@ -32,27 +32,6 @@ class Balance(HTMLParser):
         self.text.append(data)
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (0.0, "0 s"),
-        (1.234e-3, "1.23 ms"),
-        (9.996e-3, "10.0 ms"),
-        (999.4e-6, "999 us"),
-        (999.6e-6, "1.00 ms"),
-        (1.0, "1.00 s"),
-        (1000.0, "1.00 ks"),
-        (4.3e12, "4.30 Ts"),
-        (2e-12, "2.00 ps"),
-        (2e-15, "0.00 ps"),
-        (7e17, "700 Ps"),
-    ],
-)
-def test_si(value: float | None, text: str) -> None:
-    assert report.si(value, "s") == text
-
-
 def test_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = made_up.write(tmp_path / "good.json", made_up.good())
     assert report.main([str(path)]) == 0
@@ -62,7 +41,7 @@ def test_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = Balance()
     parser.feed(text)
     assert parser.open == []
-    assert "5 rows measured, 1 skipped, 1 errors." in "".join(parser.text)
+    assert "6 rows measured, 1 skipped, 1 errors." in "".join(parser.text)
     assert "Made Up & Sons <tm>" in parser.text
     assert "y[3] is 2 | want 1" in parser.text
     assert "<b>1.00 ms</b>" in text, "the fastest provider of a problem is bold"

@@ -10,29 +10,27 @@ import jsonschema
 import pytest
 
 import made_up
-import result_file
-import validate_results
+from seqmark_tools import results, validation
+from seqmark_tools.__main__ import main
 
 Json = dict[str, Any]
 
 
 def test_the_schema_is_a_schema() -> None:
-    jsonschema.Draft202012Validator.check_schema(result_file.read_json(validate_results.SCHEMA))
+    jsonschema.Draft202012Validator.check_schema(results.read_json(validation.SCHEMA))
 
 
 def test_committed_results_are_valid() -> None:
     found = [
-        problem
-        for path in validate_results.committed_files()
-        for problem in validate_results.problems(path)
+        problem for path in validation.committed_files() for problem in validation.problems(path)
     ]
     assert not found
 
 
 def test_good(tmp_path: Path) -> None:
     path = made_up.write(tmp_path / "good.json", made_up.good())
-    assert list(validate_results.problems(path)) == []
-    assert validate_results.main([str(path)]) == 0
+    assert list(validation.problems(path)) == []
+    assert main(["validate", str(path)]) == 0
 
 
 def change(**fields: Any) -> Callable[[Json], None]:
@@ -62,6 +60,7 @@ def forget(key: str) -> Callable[[Json], None]:
         (change(name="BM_memcpy/8"), "BM_memcpy/8"),
         (change(name=made_up.name().replace("bf16", "f64")), "does not match"),
         (change(name=made_up.name(op="RmsNorm")), "does not match"),
+        (change(name=made_up.name().replace("seqlen:1024", "limit:8")), "does not match"),
         (change(sol=1.5), "1.02"),
         (change(sol="0.5"), "not of type 'number'"),
         (change(samples=None), "'samples' is a required property"),
@@ -95,13 +94,13 @@ def test_bad(
     document = made_up.good()
     damage(document)
     path = made_up.write(tmp_path / "bad.json", document)
-    assert validate_results.main([str(path)]) == 1
+    assert main(["validate", str(path)]) == 1
     assert why in capsys.readouterr().err
 
 
 def test_unreadable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    nan = made_up.write(tmp_path / "a.json", json.dumps(made_up.good()).replace("0.4", "NaN"))
-    assert validate_results.main([str(nan), str(tmp_path / "missing.json")]) == 1
+    nan = made_up.write(tmp_path / "a.json", json.dumps(made_up.good()).replace("0.004", "NaN"))
+    assert main(["validate", str(nan), str(tmp_path / "missing.json")]) == 1
     captured = capsys.readouterr()
     assert "NaN" in captured.err
     assert "missing.json" in captured.err

@@ -7,16 +7,15 @@ from pathlib import Path
 import pytest
 
 import made_up
-import result_file
-from result_file import ResultError, RowName
+from seqmark_tools.results import ResultError, RowName, read
 
 FOREIGN = {"context": {}, "benchmarks": [{"name": "BM_memcpy/8", "real_time": 1.0}]}
 
 
 def test_reads_every_kind_of_row(tmp_path: Path) -> None:
-    results = result_file.read(made_up.write(tmp_path / "good.json", made_up.good()))
-    assert len(results.rows) == 7
-    assert len(results.measured) == 5
+    results = read(made_up.write(tmp_path / "good.json", made_up.good()))
+    assert len(results.rows) == 8
+    assert len(results.measured) == 6
     by_op = {row.name.op: row for row in results.rows}
     assert by_op["attention"].error == "y[3] is 2 | want 1"
     assert by_op["ssd_scan"].skip == "needs 9 GB, 2 GB are free"
@@ -30,12 +29,12 @@ def test_reads_every_kind_of_row(tmp_path: Path) -> None:
 def test_time_unit(tmp_path: Path, unit: str, factor: float) -> None:
     entry = made_up.entry(made_up.name(), real_time=3.0, time_unit=unit)
     path = made_up.write(tmp_path / "unit.json", made_up.document(entry))
-    assert result_file.read(path).rows[0].seconds == pytest.approx(3 * factor)
+    assert read(path).rows[0].seconds == pytest.approx(3 * factor)
 
 
 def test_a_row_without_time_is_an_error(tmp_path: Path) -> None:
     path = made_up.write(tmp_path / "a.json", made_up.document(made_up.entry(made_up.name())))
-    assert result_file.read(path).rows[0].error == "the row has no time"
+    assert read(path).rows[0].error == "the row has no time"
 
 
 def test_repetitions_without_aggregates_give_their_median(tmp_path: Path) -> None:
@@ -44,7 +43,7 @@ def test_repetitions_without_aggregates_give_their_median(tmp_path: Path) -> Non
         for index, seconds in enumerate((5e-3, 1e-3, 2e-3))
     ]
     path = made_up.write(tmp_path / "a.json", made_up.document(*entries))
-    assert result_file.read(path).rows[0].seconds == pytest.approx(2e-3)
+    assert read(path).rows[0].seconds == pytest.approx(2e-3)
 
 
 def test_name() -> None:
@@ -53,6 +52,7 @@ def test_name() -> None:
     assert name is not None
     assert (name.op, name.shape, name.seqlen) == ("gemm", "qwen2.5-1.5b.mlp_up", 65536)
     assert str(name) == text
+    assert not name.is_foreign
     for wrong in (
         "BM_memcpy/8",
         text.replace("bf16", "f64"),
@@ -61,6 +61,18 @@ def test_name() -> None:
         text + "/threads:2",
     ):
         assert RowName.parse(wrong) is None, wrong
+
+
+def test_name_with_a_limit() -> None:
+    text = "max_context/auto/mamba-130m/dtype:bf16/device:cuda/batch:1/limit:24GiB"
+    name = RowName.parse(text + "/iterations:1/manual_time")
+    assert name is not None
+    assert (name.seqlen, name.limit, str(name)) == (0, 24 << 30, text)
+    less = RowName.parse(text.replace("24", "8"))
+    assert less is not None
+    assert less < name, "by size, not by letter"
+    for wrong in ("limit:0GiB", "limit:24", "limit:", "seqlen:1/limit:24GiB"):
+        assert RowName.parse(text.replace("limit:24GiB", wrong)) is None, wrong
 
 
 @pytest.mark.parametrize(
@@ -81,13 +93,13 @@ def test_name() -> None:
 def test_refuses(tmp_path: Path, content: str, why: str) -> None:
     path = made_up.write(tmp_path / "bad.json", content)
     with pytest.raises(ResultError, match=why) as refusal:
-        result_file.read(path)
+        read(path)
     assert str(path) in str(refusal.value)
 
 
 def test_refuses_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="cannot be read"):
-        result_file.read(tmp_path / "missing.json")
+        read(tmp_path / "missing.json")
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ResultError, match="cannot be read"):
-        result_file.read(tmp_path / "binary.json")
+        read(tmp_path / "binary.json")

@@ -1,16 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks result files against results/schema.json and what a schema cannot say.
-
-    python tools/validate_results.py results/h200/*.json
-
-Without arguments it checks every file under results/ but results/local/. Prints each problem and
-exits with 1 if there is any.
-"""
+"""Checks result files against results/schema.json and what a schema cannot say."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,9 +10,9 @@ from typing import Any
 
 import jsonschema
 
-import result_file
+from seqmark_tools import results
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 SCHEMA = RESULTS / "schema.json"
 # Doubles are printed with 16 digits or more; what is derived of them is exact to this.
 RELATIVE_ERROR = 1e-6
@@ -37,14 +29,14 @@ def committed_files() -> list[Path]:
 
 @cache
 def _validator() -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(result_file.read_json(SCHEMA))
+    return jsonschema.Draft202012Validator(results.read_json(SCHEMA))
 
 
 def problems(path: Path) -> Iterator[str]:
     """Each thing that is wrong with the file at `path`."""
     try:
-        document = result_file.read_json(path)
-    except result_file.ResultError as unreadable:
+        document = results.read_json(path)
+    except results.ResultError as unreadable:
         yield str(unreadable)
         return
     errors = sorted(_validator().iter_errors(document), key=lambda error: list(error.absolute_path))
@@ -78,7 +70,7 @@ def _what(error: jsonschema.ValidationError) -> str:
 
 
 def _contradictions(entry: dict[str, Any]) -> Iterator[str]:
-    seconds = result_file.seconds_of(entry) or 0.0
+    seconds = results.seconds_of(entry) or 0.0
     slack = 1 + RELATIVE_ERROR
     if not entry["time_p10"] <= seconds * slack or not seconds <= entry["time_p90"] * slack:
         yield f"the time, {seconds} s, is not between time_p10 and time_p90"
@@ -104,19 +96,3 @@ def _contradictions(entry: dict[str, Any]) -> Iterator[str]:
 
 def _close(a: float, b: float) -> bool:
     return abs(a - b) <= RELATIVE_ERROR * max(abs(a), abs(b))
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Checks the files named on the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("files", nargs="*", type=Path, help="default: all of results/")
-    files: list[Path] = parser.parse_args(argv).files or committed_files()
-    found = [problem for file in files for problem in problems(file)]
-    for problem in found:
-        print(problem, file=sys.stderr)
-    print(f"{len(files)} result files checked, {len(found)} problems")
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
