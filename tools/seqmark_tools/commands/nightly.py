@@ -100,9 +100,8 @@ def run(args: argparse.Namespace) -> int:
     )
     with _alone(args.db), History(args.db, create=True) as history:
         machine, run_id = args.machine, args.run_id
-        out = (
-            args.results / f"nightly-{run_id or datetime.now(UTC).strftime('%Y%m%dT%H%M%SZ')}.json"
-        )
+        stamp = run_id or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        out = args.results / f"nightly-{stamp}.json"
         known = history.machine_of_run(run_id) if run_id else None
         if known is None:
             night = run_of(bench.run(out), machine, run_id)

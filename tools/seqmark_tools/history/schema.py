@@ -74,8 +74,8 @@ def _from_1(connection: sqlite3.Connection) -> None:
         times = connection.execute("SELECT row, seconds FROM times_1 WHERE run = ?", (run_id,))
         samples = [(row, seconds, None) for row, seconds in times]
         connection.execute(
-            "INSERT INTO run (run_id, machine, date, kind, facts, command, digest, judged) VALUES "
-            "(?, (SELECT id FROM machine WHERE name = ?), ?, 'night', "
+            "INSERT INTO run (run_id, machine, date, facts, command, digest, judged) VALUES "
+            "(?, (SELECT id FROM machine WHERE name = ?), ?, "
             "(SELECT id FROM facts WHERE document = ?), ?, ?, 1)",
             (run_id, machine, date, facts, context.get("command_line", ""), digest(samples)),
         )

@@ -19,13 +19,12 @@ CREATE TABLE run (
   run_id TEXT NOT NULL UNIQUE,
   machine INTEGER NOT NULL REFERENCES machine,
   date TEXT NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('night', 'rerun')),  -- reruns are not part of the series
   facts INTEGER NOT NULL REFERENCES facts,
   command TEXT NOT NULL,
   digest TEXT NOT NULL,  -- of its samples: the same run again is the same run
   judged INTEGER NOT NULL DEFAULT 0
 );
-CREATE INDEX run_by_machine ON run (machine, kind, date, id);
+CREATE INDEX run_by_machine ON run (machine, date, id);
 CREATE TABLE sample (
   row INTEGER NOT NULL REFERENCES row,
   run INTEGER NOT NULL REFERENCES run,

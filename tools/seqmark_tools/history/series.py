@@ -14,9 +14,9 @@ from seqmark_tools.history.shifts import Detection, Shift, shifts
 from seqmark_tools.history.store import History, Night, Sample, Verdict
 from seqmark_tools.results import ResultError
 
-# Nights between a change point and an event that explains it: where the change is small, the
-# change point is found that far off.
-NEAR = 2
+# Nights between a change point and an event that explains it: noise may move the change point so
+# far. More would excuse changes of their own.
+NEAR = 1
 _CHUNK = 16  # series that a worker process takes at once
 
 

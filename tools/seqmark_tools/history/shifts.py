@@ -21,7 +21,7 @@ class Detection:
     """How change points are looked for. results/examples/nightly.md says what these find."""
 
     window: int = 50  # nights that are looked at together
-    max_pvalue: float = 1e-4  # of the t-test
+    max_pvalue: float = 1e-5  # of the t-test
     min_effect: float = 0.02  # least relative change
 
 

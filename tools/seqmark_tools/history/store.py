@@ -49,7 +49,6 @@ class Run:
     date: str  # ISO 8601, UTC
     samples: Sequence[Sample]
     facts: Mapping[str, str] = field(default_factory=dict)
-    kind: str = "night"  # or "rerun"
     command: str = ""
 
 
@@ -83,9 +82,7 @@ class Verdict:
         return self.after / self.before - 1 if self.before and self.after else None
 
 
-def run_of(
-    file: ResultFile, machine: str | None = None, run_id: str | None = None, kind: str = "night"
-) -> Run:
+def run_of(file: ResultFile, machine: str | None = None, run_id: str | None = None) -> Run:
     """A result file as a run; by default its machine and id are derived from what it says."""
     samples = [_sample(row) for row in file.rows]
     date = _utc(str(file.context.get("date", "")), file.path)
@@ -95,7 +92,6 @@ def run_of(
         date=date,
         samples=samples,
         facts=facts_of(file.context),
-        kind=kind,
         command=str(file.context.get("command_line", "")),
     )
 
@@ -162,10 +158,10 @@ class History:
             db.execute("INSERT OR IGNORE INTO machine (name) VALUES (?)", (run.machine,))
             db.execute("INSERT OR IGNORE INTO facts (document) VALUES (?)", (facts,))
             key = db.execute(
-                "INSERT INTO run (run_id, machine, date, kind, facts, command, digest) VALUES "
-                "(?, (SELECT id FROM machine WHERE name = ?), ?, ?, "
+                "INSERT INTO run (run_id, machine, date, facts, command, digest) VALUES "
+                "(?, (SELECT id FROM machine WHERE name = ?), ?, "
                 "(SELECT id FROM facts WHERE document = ?), ?, ?)",
-                (run.run_id, run.machine, run.date, run.kind, facts, run.command, content),
+                (run.run_id, run.machine, run.date, facts, run.command, content),
             ).lastrowid
             db.executemany(
                 "INSERT OR IGNORE INTO row (name) VALUES (?)", ((s.row,) for s in run.samples)
@@ -210,7 +206,7 @@ class History:
         """All rows that were ever in a night of the machine, sorted."""
         query = (
             "SELECT name FROM row WHERE EXISTS (SELECT 1 FROM sample JOIN run ON run.id = run "
-            "JOIN machine ON machine.id = machine WHERE row = row.id AND kind = 'night' "
+            "JOIN machine ON machine.id = machine WHERE row = row.id "
             "AND machine.name = ?) ORDER BY name"
         )
         return [name for (name,) in self._db.execute(query, (machine,))]
@@ -219,7 +215,7 @@ class History:
         """The machine's nights, oldest first."""
         query = (
             "SELECT run.id, run_id, date, document FROM run JOIN machine ON machine.id = machine "
-            "JOIN facts ON facts.id = facts WHERE machine.name = ? AND kind = 'night' "
+            "JOIN facts ON facts.id = facts WHERE machine.name = ? "
             "ORDER BY date, run.id"
         )
         facts: dict[str, dict[str, str]] = {}  # one object for the same facts
@@ -234,32 +230,33 @@ class History:
             "SELECT row.name, run.id, seconds, noise, failure FROM sample "
             "JOIN row ON row.id = row JOIN run ON run.id = run "
             "JOIN machine ON machine.id = machine "
-            "WHERE machine.name = ? AND kind = 'night' AND (? IS NULL OR row.name = ?)"
+            "WHERE machine.name = ? AND (? IS NULL OR row.name = ?)"
         )
         found: dict[str, dict[int, Sample]] = {}
         for name, run, seconds, noise, failure in self._db.execute(query, (machine, row, row)):
             found.setdefault(name, {})[run] = Sample(name, seconds, noise, failure)
         return found
 
-    def verdicts(self, machine: str, row: str | None = None) -> list[Verdict]:
-        """What nights made of the machine's rows, in the order of the decisions."""
+    def verdicts(self, machine: str, wanted: str | None = None) -> list[Verdict]:
+        """What nights made of the machine's rows, or of one, in the order of the decisions."""
         query = (
             "SELECT row.name, decided, onset, verdict.kind, before, after, pvalue, reruns, note "
             "FROM verdict JOIN row ON row.id = row JOIN run ON run.id = decided "
             "JOIN machine ON machine.id = machine "
             "WHERE machine.name = ? AND (? IS NULL OR row.name = ?) ORDER BY date, verdict.id"
         )
+        found = self._db.execute(query, (machine, wanted, wanted))
         return [
-            Verdict(row, decided, onset, kind, *levels, tuple(json.loads(reruns)), note)
-            for row, decided, onset, kind, *levels, reruns, note in self._db.execute(
-                query, (machine, row, row)
+            Verdict(
+                row, decided, onset, kind, before, after, pvalue, tuple(json.loads(times)), note
             )
+            for row, decided, onset, kind, before, after, pvalue, times, note in found
         ]
 
     def every(self, machine: str | None = None) -> Iterator[dict[str, str | float | None]]:
         """Each sample of every run as a flat record, for export."""
         query = (
-            "SELECT machine.name AS machine, run_id, date, run.kind AS kind, row.name AS row, "
+            "SELECT machine.name AS machine, run_id, date, row.name AS row, "
             "seconds, noise, failure, command, document AS facts FROM sample "
             "JOIN row ON row.id = row JOIN run ON run.id = run "
             "JOIN machine ON machine.id = machine JOIN facts ON facts.id = facts "
