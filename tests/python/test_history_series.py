@@ -171,4 +171,4 @@ def test_the_drawing_shows_the_change(tmp_path: Path) -> None:
 def test_a_drawing_of_few_nights(tmp_path: Path) -> None:
     fill(tmp_path / "h.sqlite", {CUDA: [1.0]})
     lines = [text.plain for text in draw(history.series(tmp_path / "h.sqlite", "box", CUDA), 80)]
-    assert "1 nights with a time" in lines
+    assert "nights with a time: 1" in lines
