@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from seqmark_tools.report import labels
@@ -51,15 +52,29 @@ def model_lines(
     return Panel(title, traces, layout, "tokens", f"{title} [{unit}]")
 
 
-def by_family(series: list[Series]) -> list[tuple[str, list[Series]]]:
-    """Everything together, and where that is many lines each family by itself."""
-    views = [("all models", series)]
-    if len(series) > MANY:
-        for family in labels.FAMILIES:
-            members = [one for one in series if labels.family_of(one.model) == family]
-            if members:
-                views.append((f"{family} models", members))
-    return views
+# Models of about one size, billions of parameters by their names.
+SIZES = (
+    ("below 0.4B", 0.0, 0.4),
+    ("0.4B to 1B", 0.4, 1.0),
+    ("1B to 2B", 1.0, 2.0),
+    ("above 2B", 2.0, math.inf),
+)
+
+
+def by_size(series: list[Series]) -> list[tuple[str, list[Series]]]:
+    """Everything together; where that is many lines, models of one size, of one family too."""
+    if len(series) <= MANY:
+        return [("all models", series)]
+    views = []
+    for label, low, high in SIZES:
+        members = [one for one in series if low <= labels.size_key(one.model)[1] < high]
+        views.append((f"{label} parameters", members))
+    for family in labels.FAMILIES:
+        members = [one for one in series if labels.family_of(one.model) == family]
+        views.append((f"{family} models", members))
+    # What says most first: the size of which most families were measured.
+    views.sort(key=lambda view: -len({labels.family_of(one.model) for one in view[1]}))
+    return [*(view for view in views if view[1]), ("all models", series)]
 
 
 def latency(rows: Collection) -> Figure:
@@ -83,11 +98,11 @@ def latency(rows: Collection) -> Figure:
 
 
 def _views(rows: Collection, quantities: Iterable[tuple[str, str, str, str]]) -> list[View]:
-    """Views by family of panels, each an (operator, counter, unit, title)."""
+    """Views by size of panels, each an (operator, counter, unit, title)."""
     wanted = list(quantities)
     lines = {op: rows.lines(op) for op, *_ in wanted}
     views = []
-    for label, members in by_family(max(lines.values(), key=len)):
+    for label, members in by_size(max(lines.values(), key=len)):
         models = {one.model for one in members}
         panels = [
             model_lines(rows, [s for s in lines[op] if s.model in models], counter, unit, title)

@@ -11,7 +11,7 @@ from seqmark_tools.report.data import Collection, Item, ceilings
 from seqmark_tools.report.figure import Json
 from seqmark_tools.report.findings import ProviderScore
 from seqmark_tools.report.rerun import rerun_command
-from seqmark_tools.results import Row
+from seqmark_tools.results import ResultFile, Row
 from seqmark_tools.units import DASH, si, unit_of
 
 # Facts of the context worth a line at the top, where they are there.
@@ -183,6 +183,12 @@ def facts(context: Mapping[str, object]) -> list[tuple[str, str]]:
         if (text := rates(ceilings(context, device)))
     ]
     return [*known, *roofs]
+
+
+def origin(file: ResultFile) -> list[tuple[str, str]]:
+    """When, from which commit and by which command a file was made."""
+    keys = ("date", "commit", "dirty", "command_line")
+    return [(key, str(file.context[key])) for key in keys if key in file.context]
 
 
 def files_table(rows: Collection) -> Table:
