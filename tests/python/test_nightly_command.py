@@ -211,6 +211,27 @@ def test_flags_go_to_the_benchmark(nights: Nights) -> None:
     assert nights.calls()[0][0] == "--preset=smoke"
 
 
+def test_the_report_is_of_the_night_and_its_history(
+    nights: Nights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet(nights, 3)
+    page = nights.folder / "page.html"
+    capsys.readouterr()
+    assert nights.run({SLOW: 1e-3, OTHER: 2e-3}, "--report", str(page)) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("# box, ")
+    assert "page.html" not in out
+    assert "page.html" in err
+    text = page.read_text()
+    assert SLOW in text
+    assert "Time night by night" in text
+    # A page that cannot be drawn does not hide the verdict.
+    assert nights.run({SLOW: None, OTHER: 2e-3}, "--report", "page.pdf", status=1) == 1
+    out, err = capsys.readouterr()
+    assert "1 broken row" in out
+    assert "no report" in err
+
+
 def test_import_and_export(nights: Nights, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(made_up.write(nights.folder / "mine.json", made_up.good()))
     assert nights.history("import", path) == 0

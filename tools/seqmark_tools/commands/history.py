@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seqmark_tools import files, history, results
-from seqmark_tools.commands.nightly import DATABASE
 from seqmark_tools.history import Series
 from seqmark_tools.history.drawing import draw
-from seqmark_tools.history.store import History, run_of
+from seqmark_tools.history.store import DATABASE, History, run_of
 from seqmark_tools.results import ResultError
 from seqmark_tools.units import si
 
