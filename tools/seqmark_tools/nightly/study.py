@@ -33,13 +33,13 @@ from seqmark_tools.nightly.year import (
 
 SCENARIOS = (
     Scenario("5 % changes, 1 % noise"),
-    Scenario("no change at all", changed=0, moved=0, seed=2),
-    Scenario("a night shares nothing", rows=200, shared=0, seed=3),
-    Scenario("a night shares all its noise", rows=200, shared=1, seed=4),
-    Scenario("heavy tails", rows=200, heavy_tails=True, seed=5),
-    Scenario("four bad nights", rows=200, bad_nights=4, seed=6),
-    Scenario("10 % changes, 2 % noise", rows=200, noise=0.02, effect=0.1, seed=7),
-    Scenario("3 % changes, 1 % noise", rows=200, effect=0.03, seed=8),
+    Scenario("no change at all", rows=200, changed=0, moved=0, seed=2),
+    Scenario("a night shares nothing", rows=100, shared=0, seed=3),
+    Scenario("a night shares all its noise", rows=100, shared=1, seed=4),
+    Scenario("heavy tails", rows=100, heavy_tails=True, seed=5),
+    Scenario("four bad nights", rows=100, bad_nights=4, seed=6),
+    Scenario("10 % changes, 2 % noise", rows=100, noise=0.02, effect=0.1, seed=7),
+    Scenario("3 % changes, 1 % noise", rows=100, effect=0.03, seed=8),
 )
 _EXAMPLE_ROWS = 12
 _WIDTH = 100
