@@ -46,6 +46,9 @@ ABSL_FLAG(double, row_timeout, 600,
 ABSL_FLAG(
     std::string, memory_limit, "",
     "Rows that need more device memory are skipped: 24GiB, 512MiB, bytes.");
+ABSL_FLAG(std::string, trace, "",
+          "A file to write the rows' launches to, each with its time, for "
+          "ui.perfetto.dev or chrome://tracing.");
 ABSL_FLAG(int, threads, 0, "Threads of CPU rows; 0: all the process may use.");
 ABSL_FLAG(uint64_t, seed, 1, "Seed of the inputs.");
 ABSL_FLAG(
@@ -205,6 +208,7 @@ absl::Status ReadSampling(Options& options) {
   auto limit = ParseBytes("memory_limit", absl::GetFlag(FLAGS_memory_limit));
   if (!limit.ok()) return limit.status();
   options.memory_limit = *limit;
+  options.trace = absl::GetFlag(FLAGS_trace);
   options.threads = absl::GetFlag(FLAGS_threads);
   if (options.threads < 0)
     return Wrong("threads", absl::StrCat(options.threads), "0 or more");

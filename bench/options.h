@@ -43,6 +43,7 @@ struct Options {
   double max_time = 5;
   double energy_time = 0.2;  // seconds; 0: no energy
   double row_timeout = 600;
+  std::string trace;  // a file for the rows' launches; empty: none
   size_t memory_limit = 0;
   int threads = 0;
   uint64_t seed = 1;

@@ -1,48 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/result_file.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-
 #include "absl/strings/str_cat.h"
+#include "bench/atomic_file.h"
 
 namespace seqmark {
 namespace {
 
-absl::Status FileError(absl::string_view path) {
-  return absl::UnavailableError(absl::StrCat("--benchmark_out: cannot write ",
-                                             path, ": ", std::strerror(errno)));
-}
-
-absl::Status WriteAll(const std::string& path, const std::string& text) {
-  const int fd =
-      open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return FileError(path);
-  bool ok = true;
-  for (size_t at = 0; ok && at < text.size();) {
-    const ssize_t n = write(fd, text.data() + at, text.size() - at);
-    if (n < 0 && errno == EINTR) continue;
-    ok = n > 0;
-    if (ok) at += static_cast<size_t>(n);
-  }
-  ok = ok && fsync(fd) == 0;
-  const absl::Status status = ok ? absl::OkStatus() : FileError(path);
-  close(fd);
-  return status;
-}
+constexpr absl::string_view kFlag = "benchmark_out";
 
 }  // namespace
 
 absl::Status ResultFile::CheckWritable() const {
   if (flags_.out.empty()) return absl::OkStatus();
-  const std::string probe = absl::StrCat(flags_.out, ".tmp");
-  const absl::Status status = WriteAll(probe, "");
-  unlink(probe.c_str());
-  return status;
+  return seqmark::CheckWritable(kFlag, flags_.out);
 }
 
 void ResultFile::SetContext(const Json& context) {
@@ -77,16 +48,8 @@ std::string ResultFile::ToText() const {
 
 absl::Status ResultFile::Write() const {
   if (flags_.out.empty()) return absl::OkStatus();
-  const std::string temporary = absl::StrCat(flags_.out, ".tmp");
-  if (absl::Status s =
-          WriteAll(temporary, flags_.out_format == "json" ? ToText() : text_);
-      !s.ok()) {
-    unlink(temporary.c_str());
-    return s;
-  }
-  if (std::rename(temporary.c_str(), flags_.out.c_str()) != 0)
-    return FileError(flags_.out);
-  return absl::OkStatus();
+  return WriteAtomically(kFlag, flags_.out,
+                         flags_.out_format == "json" ? ToText() : text_);
 }
 
 }  // namespace seqmark

@@ -13,24 +13,31 @@ namespace {
 // Below this a call is worth timing as a graph too.
 constexpr double kGraphSeconds = 100e-6;
 
-// The time of a row's calls by class, in a pass of its own: least of two.
-absl::StatusOr<std::map<std::string, double>> ClassSeconds(
+// The time of each of a row's calls, in a pass of its own: least of two.
+absl::StatusOr<std::vector<TimedPart>> TimeParts(
     const std::vector<RowPart>& parts, Device& device) {
-  std::map<std::string, double> seconds;
-  if (parts.empty()) return seconds;
+  std::vector<TimedPart> timed;
+  if (parts.empty()) return timed;
   std::vector<Launch> launches;
   for (const RowPart& part : parts) launches.push_back(part.launch);
-  std::vector<double> least;
   for (int pass = 0; pass < 2; ++pass) {
-    auto each = device.TimeEach(launches);
+    const auto each = device.TimeEach(launches);
     if (!each.ok()) return each.status();
-    if (least.empty()) least = *each;
-    for (size_t i = 0; i < least.size(); ++i)
-      least[i] = std::min(least[i], (*each)[i]);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      if (pass == 0)
+        timed.push_back({parts[i].name, parts[i].op_class, (*each)[i],
+                         parts[i].flops, parts[i].bytes});
+      timed[i].seconds = std::min(timed[i].seconds, (*each)[i]);
+    }
   }
-  seconds["other"] = 0;
-  for (size_t i = 0; i < parts.size(); ++i)
-    seconds[parts[i].op_class] += least[i];
+  return timed;
+}
+
+std::map<std::string, double> SecondsByClass(
+    const std::vector<TimedPart>& parts) {
+  std::map<std::string, double> seconds;
+  if (!parts.empty()) seconds["other"] = 0;
+  for (const TimedPart& part : parts) seconds[part.op_class] += part.seconds;
   return seconds;
 }
 
@@ -112,9 +119,9 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   m.samples = *samples;
   m.memory = device.memory();
   m.of_row = (*instance)->counters();
-  auto classes = ClassSeconds((*instance)->parts(), device);
-  if (!classes.ok()) return classes.status();
-  m.class_seconds = *std::move(classes);
+  auto parts = TimeParts((*instance)->parts(), device);
+  if (!parts.ok()) return parts.status();
+  m.class_seconds = SecondsByClass(*parts);
   if (m.samples.median < kGraphSeconds)
     if (const auto seconds = source->GraphSeconds(); seconds.ok())
       m.graph_seconds = *seconds;
@@ -129,7 +136,10 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
 
   auto counters = MakeCounters(row, m, (*machine)->ceilings);
   if (!counters.ok()) return counters.status();
-  return RowResult{m.samples.median, *std::move(counters)};
+  return RowResult{.seconds = m.samples.median,
+                   .counters = *std::move(counters),
+                   .parts = *std::move(parts),
+                   .replayed_as_graph = (*instance)->replayed_as_graph()};
 }
 
 std::vector<std::pair<std::string, std::string>> RowRunner::Facts(

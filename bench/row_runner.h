@@ -18,9 +18,20 @@
 
 namespace seqmark {
 
+// One of the calls that a row is made of, timed.
+struct TimedPart {
+  std::string name;  // "<op>/<provider>"
+  std::string op_class;
+  double seconds = 0;
+  double flops = 0;
+  double bytes = 0;
+};
+
 struct RowResult {
   double seconds = 0;                      // median of one call
   std::map<std::string, double> counters;  // all finite
+  std::vector<TimedPart> parts;            // in order; none of a single call
+  bool replayed_as_graph = false;          // so `seconds` was taken
 };
 
 // Whether a failure is a skipped row (not this problem, does not fit, no such

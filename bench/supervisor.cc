@@ -15,6 +15,7 @@
 #include "bench/process.h"
 #include "bench/result_file.h"
 #include "bench/table.h"
+#include "bench/trace.h"
 #include "bench/worker.h"
 
 namespace seqmark {
@@ -34,6 +35,7 @@ class Supervisor {
       : options_(options),
         rows_(std::move(rows)),
         file_(options.benchmark),
+        trace_(options.trace),
         colour_(isatty(STDOUT_FILENO)) {
     for (const auto& row : rows_) left_.insert(row->name().ToString());
     total_ = left_.size();
@@ -41,10 +43,12 @@ class Supervisor {
 
   int Run() {
     if (absl::Status s = file_.CheckWritable(); !s.ok()) return Fail(s);
+    if (absl::Status s = trace_.CheckWritable(); !s.ok()) return Fail(s);
     if (options_.benchmark.format.empty()) Print(TableHeader());
     const absl::Status status = options_.isolate ? RunIsolated() : RunHere();
     if (options_.benchmark.format == "json") Print(file_.ToText());
     if (absl::Status s = file_.Write(); !s.ok()) return Fail(s);
+    if (absl::Status s = trace_.Write(); !s.ok()) return Fail(s);
     if (!status.ok()) return Fail(status);
     Progress("done", "");
     std::fprintf(stderr, "\n%zu rows: %zu measured, %zu skipped, %zu errors\n",
@@ -130,6 +134,10 @@ class Supervisor {
       Progress(absl::StrCat(total_ - left_.size() + 1, "/", total_), current_);
       return;
     }
+    if (kind == "trace") {
+      trace_.Add(event);
+      return;
+    }
     if (kind == "context") {
       // Another worker's header would stand in the middle of the table.
       if (have_context_) return;
@@ -194,6 +202,7 @@ class Supervisor {
   const Options& options_;
   const std::vector<std::unique_ptr<Row>> rows_;
   ResultFile file_;
+  TraceFile trace_;
   const bool colour_;
   std::set<std::string> left_;  // rows without a result yet
   std::string current_;         // the row that a worker is at

@@ -14,6 +14,7 @@
 #include "bench/context.h"
 #include "bench/row_runner.h"
 #include "bench/selection.h"
+#include "bench/trace.h"
 
 namespace seqmark {
 namespace {
@@ -158,7 +159,7 @@ void RunRows(const Options& options,
     const std::string name = row->name().ToString();
     benchmark::RegisterBenchmark(
         name.c_str(),
-        [&runner, &skips, &sink, row, name](benchmark::State& state) {
+        [&options, &runner, &skips, &sink, row, name](benchmark::State& state) {
           sink({{"event", "start"}, {"name", name}});
           const absl::StatusOr<RowResult> result = runner.Run(*row);
           if (!result.ok()) {
@@ -171,6 +172,7 @@ void RunRows(const Options& options,
           }
           for (auto _ : state) state.SetIterationTime(result->seconds);
           if (!result.ok()) return;
+          if (!options.trace.empty()) sink(TraceEvent(row->name(), *result));
           for (const auto& [counter, value] : result->counters)
             state.counters[counter] = value;
         })

@@ -5,6 +5,7 @@
 //
 //   {"event": "context", "context": {...}}         once, first
 //   {"event": "start", "name": "..."}              before a row
+//   {"event": "trace", ...}                        with --trace (bench/trace.h)
 //   {"event": "rows", "rows": [...], "display": "...", "file": "..."}
 //   {"event": "end"}                               once, last
 //

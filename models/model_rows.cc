@@ -131,7 +131,11 @@ class ModelInstance final : public RowInstance {
   std::vector<RowPart> parts() const override {
     std::vector<RowPart> parts;
     for (const ModelPart& part : *parts_)
-      parts.push_back({std::string(Name(part.op_class)), part.launch});
+      parts.push_back({.name = part.name,
+                       .op_class = std::string(Name(part.op_class)),
+                       .launch = part.launch,
+                       .flops = part.cost.flops(),
+                       .bytes = part.bytes});
     return parts;
   }
   bool replayed_as_graph() const override { return decode_; }

@@ -133,6 +133,7 @@ TEST_F(BenchTest, BadFlagsSayWhatIsRight) {
       {"--benchmark_out_format=xml", "json, csv or console"},
       {"--benchmark_format=xml", "console, json or csv"},
       {"rmsnorm", "not a flag"},
+      {"--preset=smoke --trace=/no/such/folder/x.json", "--trace: cannot"},
       {"--preset=smoke --benchmark_out=/no/such/folder/x.json", "cannot write"},
   };
   for (const auto& [flags, message] : cases) {
@@ -280,6 +281,61 @@ TEST_F(BenchTest, RunsWithoutIsolation) {
       Faults("--benchmark_filter=fine --isolate=false --benchmark_format=json");
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_EQ(Json::parse(outcome.out)["benchmarks"].size(), 2u);
+}
+
+std::vector<Json> SlicesOf(const Json& trace) {
+  std::vector<Json> slices;
+  for (const Json& event : trace["traceEvents"])
+    if (event["ph"] == "X") slices.push_back(event);
+  return slices;
+}
+
+TEST_F(BenchTest, TracesAModelsLaunches) {
+  const Outcome outcome = Bench(absl::StrCat(
+      "--devices=cpu --models=gpt-neo-125m --dtypes=bf16 --seqlens=8 "
+      "--benchmark_filter=^prefill/ --max_time=0.5 --trace=",
+      Path("trace.json"), " --benchmark_out=", Path("x.json")));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  const Json row = RowOf(ReadJson("x.json"), "auto");
+  const std::vector<Json> slices = SlicesOf(ReadJson("trace.json"));
+  ASSERT_GT(slices.size(), 12u * 5);  // each of 12 layers has more launches
+  EXPECT_EQ(slices[0]["cat"], "row");
+  EXPECT_EQ(slices[1]["args"]["class"], "embedding");
+  EXPECT_EQ(slices.back()["args"]["class"], "lm_head");
+  double sum = 0, end = 0, flops = 0;
+  std::map<std::string, double> by_class;
+  for (size_t i = 1; i < slices.size(); ++i) {
+    const Json& slice = slices[i];
+    EXPECT_NEAR(slice["ts"], end, 1e-6 * end);  // in order, side by side
+    EXPECT_THAT(slice["name"], HasSubstr("/"));
+    EXPECT_GT(slice["args"]["bytes"], 0) << slice;
+    end = slice["ts"].get<double>() + slice["dur"].get<double>();
+    sum += slice["dur"].get<double>() * 1e-6;
+    flops += slice["args"]["flops"].get<double>();
+    by_class[slice["args"]["class"]] += slice["dur"].get<double>() * 1e-6;
+  }
+  // Least times of other passes, on a machine that may be busy with other
+  // tests: near the row's time, or milliseconds were taken for microseconds.
+  const double seconds = row["real_time"].get<double>() * 1e-9;
+  EXPECT_GT(sum, seconds / 10);
+  EXPECT_LT(sum, seconds * 10);
+  EXPECT_NEAR(flops, row["flops"], 1e-6 * flops);
+  EXPECT_NEAR(by_class["gemm"] / sum, row["share_gemm"], 1e-6);
+}
+
+// Each failing row ends its worker: the trace has the rows of several.
+TEST_F(BenchTest, TracesOfSeveralWorkersAreOneFile) {
+  for (const char* isolate : {"true", "false"}) {
+    const Outcome outcome = Faults(
+        absl::StrCat("--trace=", Path("trace.json"), " --isolate=", isolate,
+                     " --benchmark_filter='fails|fine'"));
+    const std::vector<Json> slices = SlicesOf(ReadJson("trace.json"));
+    ASSERT_EQ(slices.size(), 2u) << outcome.err;
+    EXPECT_THAT(slices[0]["name"], HasSubstr("a_fine"));
+    EXPECT_THAT(slices[1]["name"], HasSubstr("z_fine"));
+    EXPECT_NE(slices[0]["tid"], slices[1]["tid"]);
+    EXPECT_GT(slices[0]["dur"], 0);
+  }
 }
 
 TEST(Table, SiPrefixes) {
