@@ -10,6 +10,15 @@
 #include "oneapi/dnnl/dnnl_version.h"
 
 namespace seqmark {
+namespace {
+
+#ifdef __clang__
+constexpr char kCompiler[] = __VERSION__;  // "Clang 14.0.6"
+#else
+constexpr char kCompiler[] = "g++ " __VERSION__;
+#endif
+
+}  // namespace
 
 std::vector<std::pair<std::string, std::string>> ProgramFacts(
     const Options& options) {
@@ -20,7 +29,7 @@ std::vector<std::pair<std::string, std::string>> ProgramFacts(
       {"commit", SEQMARK_COMMIT},
       {"dirty", SEQMARK_DIRTY ? "true" : "false"},
       {"command_line", options.command_line},
-      {"compiler", absl::StrCat("g++ ", __VERSION__)},
+      {"compiler", kCompiler},
       {"os",
        absl::StrCat(system.sysname, " ", system.release, " ", system.machine)},
       {"onednn_version",

@@ -350,7 +350,7 @@ INSTANTIATE_TEST_SUITE_P(All, ZooModels,
                                          "falcon-h1-0.5b", "zamba2-1.2b",
                                          "hymba-1.5b"));
 
-// What is planned is also what the driver says is gone.
+// What is planned is also what the driver says is gone; to be run alone.
 TEST(CudaModelMemory, IsWhatTheDriverLends) {
   auto cuda = MakeCudaDevice();
   if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
@@ -362,10 +362,10 @@ TEST(CudaModelMemory, IsWhatTheDriverLends) {
     const auto planned = *Model::Measure(config, shape, {}, **cuda);
     // The first time, libraries load what they keep for good.
     ASSERT_TRUE(Model::Make(config, shape, {}, nullptr, 1, **cuda).ok());
-    const size_t before = *(*cuda)->FreeBytes();
+    const double before = static_cast<double>(*(*cuda)->FreeBytes());
     const auto model = Model::Make(config, shape, {}, nullptr, 1, **cuda);
     ASSERT_TRUE(model.ok()) << model.status();
-    const double gone = static_cast<double>(before - *(*cuda)->FreeBytes());
+    const double gone = before - static_cast<double>(*(*cuda)->FreeBytes());
     EXPECT_NEAR(gone, static_cast<double>(planned.total()), 0.01 * gone);
   }
 }

@@ -256,7 +256,9 @@ TEST(Registry, OverridesReplaceTheAxes) {
   std::set<int64_t> batches;
   for (const auto& row : rows) {
     EXPECT_EQ(row->name().dtype, DType::kF32);
-    if (row->name().limit.empty()) EXPECT_EQ(row->name().seqlen, 777);
+    if (row->name().limit.empty()) {
+      EXPECT_EQ(row->name().seqlen, 777);
+    }
     batches.insert(row->name().batch);
   }
   EXPECT_THAT(batches, testing::ElementsAre(3, 5));

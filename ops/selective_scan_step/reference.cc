@@ -10,7 +10,8 @@ void SelectiveScanStep::Reference(const Problem& p, const Args& a) {
 }
 
 void SelectiveScanStep::CountedReference(const Problem& p, const Args& a) {
-  SelectiveScan::CountedReference(Scan(p), OneTokenScan<SelectiveScan::Args>(a));
+  SelectiveScan::CountedReference(Scan(p),
+                                  OneTokenScan<SelectiveScan::Args>(a));
 }
 
 }  // namespace seqmark
