@@ -14,7 +14,6 @@ from seqmark_tools.units import si
 MODEL_OPS = ("prefill", "decode", "max_context")
 # Lines of one view; an operator with more is split by model.
 MOST_LINES = 10
-OPERATORS = "tools/bench"
 
 
 def operator_items(rows: Collection) -> list[Item]:
@@ -87,7 +86,6 @@ def scaling(rows: Collection) -> Figure:
         "least time on this machine's measured ceilings over the time taken: 1 is the limit.",
         views,
         "operator",
-        how=OPERATORS,
     )
 
 
@@ -195,5 +193,4 @@ def roofline(rows: Collection) -> Figure:
         "the memory's line.",
         views,
         "machine",
-        how=OPERATORS,
     )

@@ -43,7 +43,12 @@ def figures(rows: Collection, folder: Path = FOLDER) -> list[Figure]:
 def make_page(rows: Collection, folder: Path = FOLDER) -> Page:
     """One section a figure."""
     sections = [
-        Section(figure.key, figure.title.partition(":")[0], figures=[figure])
+        Section(
+            figure.key,
+            figure.title.partition(":")[0].replace("Paper 1, ", ""),
+            figure.title,
+            figures=[figure],
+        )
         for figure in figures(rows, folder)
     ]
     sections[0].before = INTRODUCTION

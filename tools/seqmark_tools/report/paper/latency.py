@@ -34,7 +34,7 @@ def fig1(published: Published, ours: Ours) -> Figure:
             "s",
             FIG1_MODELS,
             {model: published.curve("1", op, model, "seconds") for model in FIG1_MODELS},
-            {model: _at(ours.curve(op, model, "seconds"), (1024, 32768)) for model in FIG1_MODELS},
+            {model: ours.curve(op, model, "seconds") for model in FIG1_MODELS},
             where,
         )
         for op, title in (("prefill", "time to first token"), ("decode", "time per token"))
@@ -47,14 +47,9 @@ def fig1(published: Published, ours: Ours) -> Figure:
         notes=(
             *published.faults("1"),
             DEVICE_TIME,
-            *missing(ours, ("prefill", "decode"), FIG1_MODELS, (1024, 32768)),
         ),
+        missing=missing(ours, ("prefill", "decode"), FIG1_MODELS, (1024, 32768)),
     )
-
-
-def _at(curve: Curve, lengths: tuple[int, ...]) -> Curve:
-    """The lengths that the figure has; all of them where none is there."""
-    return [(x, y) for x, y in curve if x in lengths] or curve
 
 
 def fig3(published: Published, ours: Ours) -> Figure:
@@ -104,17 +99,19 @@ def fig3(published: Published, ours: Ours) -> Figure:
         notes=(
             *published.faults("3"),
             DEVICE_TIME,
-            *missing(ours, ("prefill",), FIG3_MODELS, (57344,)),
         ),
+        missing=missing(ours, ("prefill",), FIG3_MODELS, (57344,)),
     )
 
 
 def _dot(name: str, x: float, y: float, colour: str, symbol: str) -> Json:
     return {
         "type": "scatter",
-        "mode": "markers",
+        "mode": "markers+text",
         "name": name,
         "legendgroup": name,
+        "text": [name.partition(" · ")[0]],
+        "textposition": "top center",
         "x": [x],
         "y": [y],
         "marker": {"color": colour, "symbol": symbol, "size": 13, "line": {"width": 2}},
@@ -146,8 +143,8 @@ def fig6a(published: Published, ours: Ours) -> Figure:
         notes=(
             *published.faults("6a"),
             "Ours is the board's own energy counter over calls back to back, idle power included.",
-            *missing(ours, ("prefill",), FIG6_MODELS, ENERGY_LENGTHS),
         ),
+        missing=missing(ours, ("prefill",), FIG6_MODELS, ENERGY_LENGTHS),
     )
 
 
@@ -198,6 +195,6 @@ def fig6b(published: Published, ours: Ours) -> Figure:
         notes=(
             *published.faults("6b"),
             DEVICE_TIME,
-            *missing(ours, ("prefill", "decode"), FIG6_MODELS, FIG6_LENGTHS),
         ),
+        missing=missing(ours, ("prefill", "decode"), FIG6_MODELS, FIG6_LENGTHS),
     )

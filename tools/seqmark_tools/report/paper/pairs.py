@@ -86,8 +86,8 @@ def command(
 
 def missing(
     ours: Ours, ops: Iterable[str], models: Iterable[str], lengths: Iterable[int]
-) -> tuple[str, ...]:
-    """A note with the command of the rows that are not there; none where all are."""
+) -> tuple[tuple[str, str], ...]:
+    """How many rows are not there, with the command that makes them; none where all are."""
     wanted = list(lengths)
     absent = [
         (op, model, length)
@@ -103,4 +103,4 @@ def missing(
         {model for _, model, _ in absent},
         {length for _, _, length in absent},
     )
-    return (f"{len(absent)} of our rows for this figure are missing. They are made by: {made}",)
+    return ((f"{len(absent)} of our rows are missing. This makes them:", made),)
