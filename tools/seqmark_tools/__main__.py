@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Protocol, cast
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = arguments[:1] if arguments and arguments[0] in every else every
     parsed = make_parser(wanted).parse_args(arguments)
     command = cast("Command", parsed.command)
+    parsed.command_line = shlex.join(["tools/seqmark", *arguments])
     try:
         return command.run(parsed)
     except ResultError as error:

@@ -18,7 +18,7 @@ COLUMNS = (
     *NAME_PARTS,  # batch, seqlen (tokens) and limit (bytes) are Int64, <NA> where there is none
     "status",  # measured, skipped or error
     "reason",  # why it is skipped or an error; "" where it is measured
-    "seconds",  # median time of one call; NaN where the row is not measured
+    "seconds",  # median time of one call; NaN without a time
     "context",  # the file's, a dict: the same object in all lines of the file
 )
 

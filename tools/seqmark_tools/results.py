@@ -26,6 +26,7 @@ NAME = re.compile(
 FORM = "<op>/<provider>/<shape>/dtype:<d>/device:<d>/batch:<B>/seqlen:<L> (or limit:<n>GiB)"
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 SCHEMA_VERSION = "1"
+PUBLISHED = "published"  # context.kind of what papers say; rows may have counters and no time
 _GIB = 1 << 30
 
 
@@ -99,7 +100,10 @@ class RowName:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: measured (seconds and counters), skipped or failed (with the reason)."""
+    """One row: measured (seconds and counters), skipped or failed (with the reason).
+
+    One that a paper published may have counters alone.
+    """
 
     name: RowName
     seconds: float | None = None
@@ -169,7 +173,8 @@ def read(path: Path, *, foreign: bool = False) -> ResultFile:
             raise ResultError(f"{wrong} benchmarks[{number}] is named {text!r}, not {FORM}")
         if entry.get("aggregate_name") not in _FITS:
             runs.setdefault(name, []).append(entry)
-    rows = [_make_row(name, entries) for name, entries in sorted(runs.items())]
+    published = context.get("kind") == PUBLISHED
+    rows = [_make_row(name, entries, published) for name, entries in sorted(runs.items())]
     return ResultFile(path, context, rows)
 
 
@@ -209,7 +214,7 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _make_row(name: RowName, entries: list[dict[str, Any]]) -> Row:
+def _make_row(name: RowName, entries: list[dict[str, Any]], published: bool) -> Row:
     """One row of a name's repetitions and aggregates: any failure, else the median."""
     for entry in entries:
         if entry.get("error_occurred"):
@@ -225,16 +230,20 @@ def _make_row(name: RowName, entries: list[dict[str, Any]]) -> Row:
         if (seconds := seconds_of(entry)) is not None
     )
     if not timed:
-        return Row(name, error="the row has no time")
+        counters = _counters(plain[0]) if published and plain else {}
+        return Row(name, counters=counters) if counters else Row(name, error="the row has no time")
     times = tuple(seconds for entry in plain if (seconds := seconds_of(entry)) is not None)
     seconds, index = timed[(len(timed) - 1) // 2]
     entry = (medians or plain)[index]
-    counters = {
+    return Row(name, seconds=seconds, counters=_counters(entry), times=times)
+
+
+def _counters(entry: dict[str, Any]) -> dict[str, float]:
+    return {
         key: float(value)
         for key, value in entry.items()
         if key not in _NOT_COUNTERS and _is_number(value)
     }
-    return Row(name, seconds=seconds, counters=counters, times=times)
 
 
 # Aggregates of a family, not of a row: curves fitted over its arguments.

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs two binaries by turns, process by process, until their difference is decided."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqmark_tools.comparing.lines import Comparison, Line, Rules, compare
+from seqmark_tools.comparing.metrics import Metric
+from seqmark_tools.comparing.sides import Side, of_files
+from seqmark_tools.results import ResultError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Two binaries, the flags that both get, and where their files go."""
+
+    base: Path
+    new: Path
+    flags: tuple[str, ...]
+    folder: Path
+    least_rounds: int = 3
+    most_rounds: int = 20
+
+
+def run(plan: Plan, metrics: Sequence[Metric], rules: Rules, say: Say) -> list[Comparison]:
+    """Rounds of a process of each, in turn first (ABBA), until every row is decided."""
+    files: tuple[list[Path], list[Path]] = ([], [])
+    comparisons: list[Comparison] = []
+    for number in range(1, plan.most_rounds + 1):
+        for side in (0, 1) if number % 2 else (1, 0):
+            files[side].append(_run(plan, side, number))
+        if number < max(plan.least_rounds, 2):
+            say(f"round {number} done")
+            continue
+        sides = (_side(plan.base, files[0]), _side(plan.new, files[1]))
+        comparisons = compare([sides], metrics, rules, design="rounds")
+        lines = [line for comparison in comparisons for line in comparison.lines]
+        decided = sum(is_decided(line, rules) for line in lines)
+        say(f"round {number} done: {decided} of {len(lines)} decided")
+        if decided == len(lines):
+            break
+    return comparisons
+
+
+def is_decided(line: Line, rules: Rules) -> bool:
+    """Whether the row has changed for sure, or surely not by as much as counts."""
+    if line.verdict in ("worse", "better", "changed"):
+        return True
+    least, most = math.expm1(line.low), math.expm1(line.high)
+    return -rules.min_effect < least and most < rules.min_effect
+
+
+def _side(binary: Path, files: Sequence[Path]) -> Side:
+    return of_files(files, label=f"{binary} ({len(files)} processes)")
+
+
+def _run(plan: Plan, side: int, number: int) -> Path:
+    """A process of a side; its result file. A row that fails makes a process fail, not the file."""
+    binary = (plan.base, plan.new)[side]
+    out = plan.folder / f"{'base' if side == 0 else 'new'}-{number}.json"
+    out.unlink(missing_ok=True)
+    command = [str(binary), *plan.flags, f"--benchmark_out={out}", "--benchmark_out_format=json"]
+    try:
+        outcome = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise ResultError(f"{binary}: cannot be run: {error}") from error
+    if not out.exists() or out.stat().st_size == 0:
+        last = "\n".join((outcome.stderr or outcome.stdout).strip().splitlines()[-5:])
+        raise ResultError(
+            f"{shlex.join(command)}: no results, exit status {outcome.returncode}: {last}"
+        )
+    return out
