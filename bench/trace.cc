@@ -112,7 +112,7 @@ std::string TraceFile::ToText() const {
   }
   return absl::StrCat(
       Json{{"displayTimeUnit", "ns"}, {"traceEvents", events}}.dump(
-          1, ' ', false, Json::error_handler_t::replace),
+          -1, ' ', false, Json::error_handler_t::replace),
       "\n");
 }
 

@@ -314,10 +314,11 @@ TEST_F(BenchTest, TracesAModelsLaunches) {
     flops += slice["args"]["flops"].get<double>();
     by_class[slice["args"]["class"]] += slice["dur"].get<double>() * 1e-6;
   }
-  // Passes of their own, on a machine that may be busy with other tests.
+  // Least times of other passes, on a machine that may be busy with other
+  // tests: near the row's time, or milliseconds were taken for microseconds.
   const double seconds = row["real_time"].get<double>() * 1e-9;
-  EXPECT_GT(sum, seconds / 3);
-  EXPECT_LT(sum, seconds * 3);
+  EXPECT_GT(sum, seconds / 10);
+  EXPECT_LT(sum, seconds * 10);
   EXPECT_NEAR(flops, row["flops"], 1e-6 * flops);
   EXPECT_NEAR(by_class["gemm"] / sum, row["share_gemm"], 1e-6);
 }

@@ -23,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seqmark_tools import files, history, results
-from seqmark_tools.commands.nightly import DATABASE
 from seqmark_tools.history import Series
 from seqmark_tools.history.drawing import draw
-from seqmark_tools.history.store import History, run_of
+from seqmark_tools.history.store import DATABASE, History, run_of
 from seqmark_tools.results import ResultError
 from seqmark_tools.units import si
 
@@ -90,11 +89,11 @@ def _list(args: argparse.Namespace) -> None:
         machines = store.machines()
         nights = {name: store.nights(name) for name in machines}
         rows = {name: len(store.rows(name)) for name in machines}
-    if args.machine is None and len(machines) > 1:
+    if args.machine is None and len(machines) != 1:
         table = _table("machine", "rows", "nights", "first", "last")
         for name in machines:
             dates = [night.date for night in nights[name]]
-            table.add_row(name, str(rows[name]), str(len(dates)), dates[0], dates[-1])
+            table.add_row(name, str(rows[name]), str(len(dates)), min(dates), max(dates))
         _print(table)
         return
     machine = _machine(args, machines)
@@ -119,9 +118,8 @@ def _show(args: argparse.Namespace) -> None:
     with History(args.db) as store:
         machine = _machine(args, store.machines())
         row = _one(args.row, store.rows(machine), machine)
-    console = Console(highlight=False)
-    width = console.width if console.is_terminal else 100
-    for line in draw(history.series(args.db, machine, row), width):
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    for line in draw(history.series(args.db, machine, row), console.width):
         console.print(line, soft_wrap=True)
 
 
@@ -149,7 +147,7 @@ def _one(wanted: str, rows: Sequence[str], machine: str) -> str:
 
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(first, no_wrap=True)
+    table.add_column(first, overflow="fold")
     for other in others:
         table.add_column(other, justify="right" if other in _NUMBERS else "left", no_wrap=True)
     return table
@@ -159,6 +157,5 @@ _NUMBERS = {"rows", "nights", "last time", "changes", "last change"}
 
 
 def _print(table: Table) -> None:
-    console = Console(highlight=False)
-    # To a file or a pipe nothing is cut off.
-    console.print(table, width=None if console.is_terminal else 1000, soft_wrap=True)
+    # To a file or a pipe nothing is wrapped.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 1000).print(table)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -24,17 +23,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from seqmark_tools import files
+from seqmark_tools.commands import report
 from seqmark_tools.history.facts import GROUPS, events
 from seqmark_tools.history.shifts import Detection
-from seqmark_tools.history.store import History, Night, Verdict, run_of
+from seqmark_tools.history.store import DATABASE, History, Night, Verdict, run_of
 from seqmark_tools.nightly.bench import ROOT, Bench
 from seqmark_tools.nightly.judge import ALARMS, Rules, judge
 from seqmark_tools.nightly.summary import headline, markdown
 from seqmark_tools.results import ResultError
 
 HELP = "run rows, keep them, and say what became slower"
-RESULTS = ROOT / "results" / "local"
-DATABASE = RESULTS / "history.sqlite"
+RESULTS = DATABASE.parent
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,9 +110,9 @@ def run(args: argparse.Namespace) -> int:
     print(text)
     if args.summary:
         files.write(args.summary, text)
+    print(f"nightly: {headline(verdicts)}", file=sys.stderr)
     if args.report:
         _report(args, known, out)
-    print(f"nightly: {headline(verdicts)}", file=sys.stderr)
     return int(any(verdict.kind in ALARMS for verdict in verdicts))
 
 
@@ -141,16 +140,15 @@ def _judge(
 
 
 def _report(args: argparse.Namespace, machine: str, results: Path) -> None:
-    """Draws the page of the night's rows and their history through the report command."""
-    try:
-        command = importlib.import_module("seqmark_tools.commands.report")
-    except ModuleNotFoundError as error:
-        raise ResultError(f"--report: {error}") from error
+    """Draws the page of the night's rows and their history; the verdict stands without it."""
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    report.add_arguments(parser)
     page = ["-o", str(args.report), "--history", str(args.db), "--machine", machine]
-    if command.run(parser.parse_args([str(results), *page])):
-        raise ResultError(f"{args.report}: could not be drawn")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            report.run(parser.parse_args([str(results), *page]))
+    except ResultError as error:
+        print(f"nightly: no report: {error}", file=sys.stderr)
 
 
 def _until(nights: list[Night], run_id: str) -> list[Night]:

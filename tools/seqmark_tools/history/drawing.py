@@ -22,7 +22,7 @@ def draw(series: Series, width: int) -> Iterator[Text]:
     yield Text(f"{series.row} on {series.machine}", style="bold")
     if series.seconds:
         yield from _plot(series, max(width - _LABEL - 1, 20))
-    yield Text(f"{len(series.nights)} nights with a time")
+    yield Text(f"nights with a time: {len(series.nights)}")
     if series.failure:
         yield Text(f"the last night: {series.failure}", style="red")
     for point in series.change_points:

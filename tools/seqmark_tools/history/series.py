@@ -60,7 +60,7 @@ def series(db: Path, machine: str, row: str, detection: Detection | None = None)
         raise ResultError(f"{db}: knows no machine {machine!r}")
     if row not in times:
         raise ResultError(f"{db}: {machine} has no row {row!r}; `seqmark history list` lists them")
-    return _make(machine, nights, detection or Detection(), (row, times[row], verdicts))
+    return make_series(machine, nights, detection or Detection(), (row, times[row], verdicts))
 
 
 def all_series(
@@ -73,7 +73,7 @@ def all_series(
         for verdict in history.verdicts(machine):
             verdicts.setdefault(verdict.row, []).append(verdict)
     work = [(row, samples, verdicts.get(row, [])) for row, samples in sorted(times.items())]
-    make = partial(_make, machine, nights, detection or Detection())
+    make = partial(make_series, machine, nights, detection or Detection())
     if processes == 1 or len(work) < 2 * _CHUNK:
         return [make(row) for row in work]
     with ProcessPoolExecutor(processes) as pool:
@@ -98,12 +98,13 @@ def excuses(
     )
 
 
-def _make(
+def make_series(
     machine: str,
     nights: Sequence[Night],
     detection: Detection,
     work: tuple[str, Mapping[int, Sample], Sequence[Verdict]],
 ) -> Series:
+    """The series of a row: its name, samples by night's key, and what nights made of it."""
     row, samples, verdicts = work
     known = timed(nights, samples)
     index = {night.key: number for number, (night, _) in enumerate(known)}

@@ -22,6 +22,7 @@ from seqmark_tools.history.facts import encode, facts_of, machine_of
 from seqmark_tools.history.schema import digest, prepare
 from seqmark_tools.results import ResultError, ResultFile, Row
 
+DATABASE = Path(__file__).resolve().parents[3] / "results" / "local" / "history.sqlite"
 _PATIENCE = 60.0  # seconds to wait for another writer
 
 

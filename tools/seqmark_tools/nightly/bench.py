@@ -18,6 +18,7 @@ from seqmark_tools.results import ResultError, ResultFile
 ROOT = Path(__file__).resolve().parents[3]
 # One argument of a program may be 128 KiB on Linux; names are grouped well below.
 _LONGEST_FILTER = 50_000
+_STDERR = 2  # the descriptor
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Bench:
         print(f"nightly: {shlex.join(command)[:500]}", file=sys.stderr)
         try:
             # The program's table is for people; our own output is the verdict.
-            status = subprocess.run(command, stdout=sys.stderr, check=False).returncode
+            status = subprocess.run(command, stdout=_STDERR, check=False).returncode
         except OSError as error:
             raise ResultError(f"{self.program}: cannot be run: {error}") from error
         if not out.is_file():

@@ -109,13 +109,13 @@ def make_year(scenario: Scenario, number: int) -> Year:
     moved = not changed and number < (scenario.changed + scenario.moved) * scenario.rows
     planted = _change_night(random, scenario) if changed else None
     slower = bool(random.random() < 0.75)
-    level: Floats = np.ones(scenario.nights) * math.pow(10, random.uniform(-5, -2))
+    level = np.full(scenario.nights, math.pow(10, random.uniform(-5, -2)), dtype=np.float64)
     start = planted if planted is not None else driver_night(scenario) if moved else None
     if start is not None:
         level[start:] *= 1 + scenario.effect if slower else 1 - scenario.effect
     return Year(
         row=_ROW.format(number),
-        level=level * _bad_nights(scenario),
+        level=np.asarray(level * _bad_nights(scenario), np.float64),
         night=_draw(random, scenario, scenario.shared, scenario.nights),
         own=_draw(random, scenario, 1 - scenario.shared, scenario.nights),
         planted=planted,

@@ -178,9 +178,10 @@ def roofline(rows: Collection) -> Figure:
             dtypes = {item.name.dtype for item in items}
             roofs = _roofs(ceilings(newest.context, device), dtypes, low / 1.5, high * 2)
             traces = [*roofs, *traces]
+        rates: list[float] = [y for trace in traces for y in trace["y"]]
         layout = {
             "xaxis": si_axis("arithmetic a byte", "FLOP/B", [low, high]),
-            "yaxis": si_axis("arithmetic a second", "FLOP/s", [y for t in traces for y in t["y"]]),
+            "yaxis": si_axis("arithmetic a second", "FLOP/s", rates),
         }
         title = machine if device != "cuda" else f"{machine} (CUDA)"
         panel = Panel(title, traces, layout, "FLOP per byte", "FLOP per second")
