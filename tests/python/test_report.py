@@ -59,7 +59,7 @@ def test_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "good.html"
     assert capsys.readouterr().out.strip() == str(page)
     text = parse(page)
-    assert "5 rows measured, 1 skipped, 1 errors" in text
+    assert "6 rows measured, 1 skipped, 1 errors" in text
     assert "Made Up & Sons <tm>" in text
     assert "y[3] is 2 | want 1" in text
     assert "rmsnorm: native is 2.0x as fast as highway (geometric mean of 1 problems)." in text

@@ -178,7 +178,7 @@ def roofline(rows: Collection) -> Figure:
             dtypes = {item.name.dtype for item in items}
             roofs = _roofs(ceilings(newest.context, device), dtypes, low / 1.5, high * 2)
             traces = [*roofs, *traces]
-        rates: list[float] = [y for trace in traces for y in trace["y"]]
+        rates = [(i.value("flops") or 0) / i.seconds for i in items]
         layout = {
             "xaxis": si_axis("arithmetic a byte", "FLOP/B", [low, high]),
             "yaxis": si_axis("arithmetic a second", "FLOP/s", rates),
