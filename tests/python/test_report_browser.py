@@ -139,7 +139,7 @@ def test_picker_and_legend(page: Page) -> None:
     page.keyboard.press("Space")
     assert chip.get_attribute("aria-pressed") == "false"
     page.wait_for_function(
-        "count => figureViews[0].plots[0].querySelectorAll('.scatterlayer .trace').length === count",
+        "count => figureViews[0].plots[0].querySelectorAll('.trace').length === count",
         arg=before - 1,
     )
     page.keyboard.press("Space")

@@ -137,7 +137,6 @@ def linear_axis(title: str, unit: str, values: Iterable[float]) -> Json:
     return {
         "type": "linear",
         "title": {"text": title},
-        "rangemode": "tozero",
         "tickmode": "array",
         "tickvals": ticks,
         "ticktext": [si_tick(tick, unit) if tick else "0" for tick in ticks],

@@ -48,7 +48,8 @@ def model_lines(
             variant += builds.index(one.build)
         dash = labels.DASHES[variant % len(labels.DASHES)]
         if points := one.points(counter):
-            trace = line(name, points, colour, unit, symbol, dash)
+            mark = symbol if variant == 0 else f"{symbol}-open"
+            trace = line(name, points, colour, unit, mark, dash)
             traces.append(trace | {"legendrank": ranks.index(one.model)})
     values = [y for trace in traces for y in trace["y"]]
     layout = {
@@ -176,11 +177,11 @@ def _stacked_view(label: str, groups: list[tuple[str, Item]], prefix: str, x_nam
     top = max(sum(item.prefixed(prefix).values()) for _, item in groups)
     axis: Json = {"title": {"text": "share of device time"}, "tickformat": ".0%", "range": [0, 1]}
     if not share:
-        axis = linear_axis("memory", "B", [top])
-        for name, limit in limits_near(top):
-            if limit < 1.5 * top:
-                ends: list[float | str] = [groups[0][0], groups[-1][0]]
-                traces.append(guide(name, ends, [limit, limit]))
+        near = [(name, limit) for name, limit in limits_near(top) if limit < 1.5 * top]
+        highest = max([top, *(limit for _, limit in near)])
+        axis = linear_axis("memory", "B", [highest]) | {"range": [0, 1.1 * highest]}
+        ends: list[float | str] = [groups[0][0], groups[-1][0]]
+        traces += [guide(name, ends, [limit, limit]) for name, limit in near]
     layout: Json = {
         "barmode": "stack",
         "xaxis": {"type": "category", "title": {"text": x_name}},

@@ -52,7 +52,7 @@ def render(page: Page) -> str:
         "body": "\n".join(map(_section, page.sections)),
         "footer": escape(page.footer),
         "css": static("page.css"),
-        "data": in_script(json.dumps(data, separators=(",", ":"), allow_nan=False)),
+        "data": in_script(json.dumps(_short(data), separators=(",", ":"), allow_nan=False)),
         "plotly": plotly_script(),
         "js": static("figures.js") + static("table.js"),
     }
@@ -62,6 +62,15 @@ def render(page: Page) -> str:
         name, closing, rest = piece.partition("}}")
         pieces.append(parts[name] + rest if closing else piece)
     return "".join(pieces)
+
+
+def _short(value: object) -> object:
+    """The same with numbers of seven digits, more than any of them is sure of."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def in_script(text: str) -> str:

@@ -125,16 +125,8 @@ def rows_table(rows: Collection) -> Json:
         values = [_value(item, column) for column in present]
         texts = [_text(value, column) for value, column in zip(values, present, strict=True)]
         why = reason(item.row)
-        words = [str(value) for value in values if isinstance(value, str)]
-        lines.append(
-            {
-                "values": values,
-                "texts": texts,
-                "reason": why,
-                "search": " ".join([*words, why]).lower(),
-                "command": rerun_command(item),
-            }
-        )
+        command = rerun_command(item)
+        lines.append({"values": values, "texts": texts, "reason": why, "command": command})
     columns = [
         {"key": c.key, "title": c.title, "number": bool(c.counter), "filter": c.key in FILTERS}
         for c in present

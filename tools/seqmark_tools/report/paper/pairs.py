@@ -58,10 +58,8 @@ def both(
         name = labels.display_model(model)
         for curve, place, dash in ((published, where[0], "dash"), (ours, where[1], "solid")):
             if points := [(x, y) for x, y in curve.get(model, []) if y > 0]:
-                trace = line(f"{name} · {place}", points, colour, unit, symbol, dash)
-                if dash == "dash":
-                    trace["marker"]["symbol"] = f"{symbol}-open"
-                traces.append(trace)
+                mark = symbol if dash == "solid" else f"{symbol}-open"
+                traces.append(line(f"{name} · {place}", points, colour, unit, mark, dash))
     values = [y for trace in traces for y in trace["y"]]
     layout = {
         "xaxis": length_axis(x for trace in traces for x in trace["x"]),

@@ -6,7 +6,11 @@ class RowTable {
   constructor(node) {
     this.node = node;
     this.columns = report.table.columns;
-    this.rows = report.table.rows;
+    this.rows = report.table.rows.map((row) => ({
+      ...row,
+      search: [...row.values.filter((value) => typeof value === "string"), row.reason]
+        .join(" ").toLowerCase(),
+    }));
     this.body = node.querySelector("tbody");
     this.count = node.querySelector(".count");
     this.more = node.querySelector(".more");
