@@ -456,6 +456,14 @@ def test_run_of_the_same_program(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "3 of 3 decided" in captured.err
 
 
+def test_run_that_ends_undecided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = program(tmp_path, "A", 1.0), program(tmp_path, "B", 1.02)
+    assert main(["compare", "--run", str(a), str(b), "--max-rounds=2", "--format=json"]) == 0
+    captured = capsys.readouterr()
+    assert verdicts(json.loads(captured.out)) == {"undecided": 3}
+    assert "round 2 done: 0 of 3 decided" in captured.err
+
+
 def test_run_of_what_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = program(tmp_path, "A", 1.0)
     b = tmp_path / "B"

@@ -118,7 +118,7 @@ def test_one_process_a_side_that_is_much_slower() -> None:
     effect[:5] += math.log(1.5)
     found = evidence.one_process(effect, np.full(ROWS, 0.001), ALPHA, fit=True)
     assert list(np.flatnonzero(called(found))) == [0, 1, 2, 3, 4]
-    assert "0.4% between processes" in found.method, "t(3) of 0.44 % is as wide as normal 0.5 %"
+    assert "0.4 % between processes" in found.method, "t(3) of 0.44 % is as wide as normal 0.5 %"
 
 
 def test_one_process_where_all_rows_are_slower() -> None:

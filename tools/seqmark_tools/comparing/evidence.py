@@ -22,9 +22,10 @@ Numbers = Sequence[float] | NDArray[Any]
 # Rows fewer than these say too little of how processes differ.
 ENOUGH_ROWS = 20
 # How much the log ratio of one process to another of the same program varies: Student's t with
-# three degrees of freedom, of this scale. From 948 rows run twice on an H200 (results/h200,
-# bf16-run1 and bf16-run2): a library that picks another algorithm makes its tails heavy. With
-# fewer degrees nothing could be told, with five the two runs would differ in 11 rows.
+# three degrees of freedom, of this scale: likeliest for 948 rows run twice on an H200
+# (results/h200, bf16-run1 and bf16-run2). The tails are heavy since a library may pick another
+# algorithm: with four degrees 17 of those rows would be called changed, with two a row that takes
+# twice as long would not be.
 PROCESS_SCALE = 0.007
 PROCESS_DEGREES = 3.0
 # Processes that agree better than this do so by luck, or by the step of the clock.
@@ -66,7 +67,7 @@ def one_process(effect: Numbers, within: Numbers, alpha: float, *, fit: bool) ->
         spread, origin = PROCESS_SCALE, "assumed, as on an H200"
     error = np.hypot(spread, w)
     method = (
-        f"one process a side: noise within it, and {spread:.1%} between processes "
+        f"one process a side: noise within it, and {100 * spread:.1f} % between processes "
         f"({origin}; Student's t, {PROCESS_DEGREES:.0f} degrees)"
     )
     return _student(d, error, np.full_like(d, PROCESS_DEGREES), alpha, method)
@@ -129,7 +130,7 @@ def _by_variance(
     method = f"Student's t of the {of}"
     if len(effect) >= ENOUGH_ROWS:
         prior, prior_degrees = _prior(variance, degrees)
-        method += f", variances shrunk towards {np.sqrt(prior):.2%} squared"
+        method += f", variances shrunk towards {100 * math.sqrt(prior):.2f} % squared"
         if np.isinf(prior_degrees):
             variance = np.full_like(variance, prior)
         else:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqmark_tools.comparing.lines import Comparison, Line, Rules, compare
+from seqmark_tools.comparing.lines import Comparison, Rules, compare
 from seqmark_tools.comparing.metrics import Metric
 from seqmark_tools.comparing.sides import Side, of_files
 from seqmark_tools.results import ResultError
@@ -26,7 +25,6 @@ class Plan:
     new: Path
     flags: tuple[str, ...]
     folder: Path
-    least_rounds: int = 3
     most_rounds: int = 20
 
 
@@ -37,25 +35,17 @@ def run(plan: Plan, metrics: Sequence[Metric], rules: Rules, say: Say) -> list[C
     for number in range(1, plan.most_rounds + 1):
         for side in (0, 1) if number % 2 else (1, 0):
             files[side].append(_run(plan, side, number))
-        if number < max(plan.least_rounds, 2):
+        if number == 1:
             say(f"round {number} done")
             continue
         sides = (_side(plan.base, files[0]), _side(plan.new, files[1]))
         comparisons = compare([sides], metrics, rules, design="rounds")
         lines = [line for comparison in comparisons for line in comparison.lines]
-        decided = sum(is_decided(line, rules) for line in lines)
+        decided = sum(line.verdict != "undecided" for line in lines)
         say(f"round {number} done: {decided} of {len(lines)} decided")
         if decided == len(lines):
             break
     return comparisons
-
-
-def is_decided(line: Line, rules: Rules) -> bool:
-    """Whether the row has changed for sure, or surely not by as much as counts."""
-    if line.verdict in ("worse", "better", "changed"):
-        return True
-    least, most = math.expm1(line.low), math.expm1(line.high)
-    return -rules.min_effect < least and most < rules.min_effect
 
 
 def _side(binary: Path, files: Sequence[Path]) -> Side:

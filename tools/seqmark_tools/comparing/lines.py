@@ -17,8 +17,9 @@ from seqmark_tools.comparing.sides import Side, different_facts
 from seqmark_tools.results import Row
 
 # worse, better: sure and large enough; changed: the same where neither direction is better.
-# suspect: large enough and, taken alone, sure; but not sure among so many rows. same: the rest.
-Verdict = Literal["worse", "better", "changed", "suspect", "same"]
+# suspect: large enough and, taken alone, sure; but not sure among so many rows. same: the rest; by
+# rounds only what surely differs by less than counts, and undecided the rest.
+Verdict = Literal["worse", "better", "changed", "suspect", "undecided", "same"]
 # How processes of both sides belong together: not at all, by their number, by rounds of --run.
 Design = Literal["independent", "paired", "rounds"]
 _NORMAL_95 = 1.959964
@@ -129,7 +130,9 @@ def compare(
     q = iter(evidence.corrected(every))
     comparisons = []
     for base, new, metric, parts, gaps in drafts:
-        lines = [line for part in parts for line in _lines(part[0], part[1], q, metric, rules)]
+        lines: list[Line] = []
+        for matches, found in parts:
+            lines += _lines(matches, found, q, metric, rules, design)
         lines.sort(key=lambda line: line.name)
         comparisons.append(
             Comparison(
@@ -255,10 +258,16 @@ def _lines(
     corrected: Iterator[float],
     metric: Metric,
     rules: Rules,
+    design: Design,
 ) -> Iterator[Line]:
     for number, match in enumerate(matches):
         effect, p, q = float(found.effect[number]), float(found.p[number]), float(next(corrected))
+        low, high = float(found.low[number]), float(found.high[number])
         base_name, new_name = match.base[0].name, match.new[0].name
+        verdict = _verdict(effect, p, q, metric, rules)
+        if design == "rounds" and verdict in ("same", "suspect"):
+            most = max(abs(math.expm1(low)), abs(math.expm1(high)))
+            verdict = "same" if most < rules.min_effect else "undecided"
         yield Line(
             name=match.name,
             group=base_name.op.split("/")[0],
@@ -268,11 +277,11 @@ def _lines(
             new_processes=len(match.new_values),
             providers=(base_name.provider, new_name.provider),
             effect=effect,
-            low=float(found.low[number]),
-            high=float(found.high[number]),
+            low=low,
+            high=high,
             p=p,
             q=q,
-            verdict=_verdict(effect, p, q, metric, rules),
+            verdict=verdict,
         )
 
 

@@ -12,8 +12,13 @@ from seqmark_tools.comparing.metrics import TIME
 from seqmark_tools.tables import Block, Heading, Table, Text, Tone
 from seqmark_tools.units import DASH, si
 
-_ORDER: tuple[Verdict, ...] = ("worse", "suspect", "changed", "better", "same")
-_TONES: dict[Verdict, Tone] = {"worse": "bad", "better": "good", "suspect": "doubtful"}
+_ORDER: tuple[Verdict, ...] = ("worse", "suspect", "undecided", "changed", "better", "same")
+_TONES: dict[Verdict, Tone] = {
+    "worse": "bad",
+    "better": "good",
+    "suspect": "doubtful",
+    "undecided": "doubtful",
+}
 _MOST_ALIKE = 5
 _WORDS: dict[Verdict, str] = {"worse": "slower", "better": "faster"}  # of times
 
