@@ -67,7 +67,7 @@ def _page(outcomes: list[Outcome], rules: Rules) -> Iterator[str]:
     yield ""
     yield (
         f"Of {first.planted} changes of 5 % at 1 % noise, {first.found_within(3):.1%} were called "
-        f"within 3 nights; {false} calls in the year, of {first.scenario.rows} rows, were false: "
+        f"within 3 nights; false calls among {first.scenario.rows} rows in the year: {false}, or "
         f"{first.a_month(false):.2f} a month. Made by"
     )
     yield ""
@@ -101,6 +101,11 @@ def _page(outcomes: list[Outcome], rules: Rules) -> Iterator[str]:
     )
     yield ""
     yield "## Found and false"
+    yield ""
+    yield (
+        "The first two years are what nights should be like; the others say what it costs when "
+        "noise or changes are worse than that."
+    )
     yield ""
     yield (
         "| year | rows | planted | night 1 | ≤ 2 | ≤ 3 | ≤ 7 | false slower | false faster | "
