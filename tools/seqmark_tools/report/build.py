@@ -21,8 +21,8 @@ def summary(rows: Collection) -> str:
     text = f"{tables.counts(rows.items)}, in {_files(len(rows.files))}."
     if rows.repeated:
         text += (
-            f" {rows.repeated} measurements are of rows that were measured again later; figures "
-            "draw the newest of each."
+            f" {rows.repeated} measurements are of rows that were measured again later. Lines "
+            "are of one build each; elsewhere the newest of a row counts."
         )
     said = findings.findings(rows)
     parts = [f'<p class="lead">{escape(text)}</p>']
@@ -34,6 +34,7 @@ def summary(rows: Collection) -> str:
         for file in sorted(rows.files, key=date_of):  # the newest file's facts last
             if any(item.file is file and item.machine == machine for item in rows.items):
                 facts |= dict(tables.facts(file.context))
+        facts = {title: facts[title] for title in tables.ordered(facts)}
         terms = "".join(
             f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts.items()
         )

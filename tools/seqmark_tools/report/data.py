@@ -216,17 +216,23 @@ def make_series(items: Iterable[Item]) -> list[Series]:
     return sorted(kept, key=lambda s: (labels.size_key(s.model), *s.what))
 
 
-def name_series(series: list[Series]) -> list[str]:
-    """Each line's label: the shape, and whatever differs between the lines."""
-    several = [one.what for one in series]
+def name_series(series: list[Series], among: Iterable[Series] = ()) -> list[str]:
+    """Each line's label: the shape, and whatever differs between the lines, or those `among` it.
+
+    A build is said where the same thing is there of two.
+    """
+    every = [*series, *among]
+    builds: dict[tuple[str, str, str, int, str], set[str]] = {}
+    for one in every:
+        builds.setdefault(one.what, set()).add(one.build)
     texts = []
     for one in series:
         parts = [labels.display_shape(one.shape)]
         for key in VARYING:
-            if len({getattr(other, key) for other in series}) > 1:
+            if len({getattr(other, key) for other in every}) > 1:
                 value = getattr(one, key)
                 parts.append(f"batch {value}" if key == "batch" else str(value))
-        if several.count(one.what) > 1:
+        if len(builds[one.what]) > 1:
             parts.append(one.build)
         texts.append(" · ".join(parts))
     return texts

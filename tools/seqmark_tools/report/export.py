@@ -13,7 +13,7 @@ from seqmark_tools import files
 from seqmark_tools.report.figure import Figure, Json, Panel
 from seqmark_tools.results import ResultError
 
-WIDTH, HEIGHT, SCALE = 900, 520, 1.5
+WIDTH, HEIGHT, SCALE = 900, 520, 1.25
 _INK, _GRID = "#1b1f24", "#e4e8ec"
 
 

@@ -55,8 +55,8 @@ class View:
 class Figure:
     """A heading, what to see in it, and views to pick from.
 
-    `how` is the command that makes the rows, said where there is no view; `notes` are paragraphs
-    under the figure.
+    `notes` are said under the figure; `missing` are rows that it lacks, each in words with the
+    command that makes them.
     """
 
     key: str
@@ -65,7 +65,7 @@ class Figure:
     views: list[View]
     picker: str = "show"
     notes: tuple[str, ...] = ()
-    how: str = ""
+    missing: tuple[tuple[str, str], ...] = ()
 
     def files(self) -> Iterator[tuple[str, Panel]]:
         """Every panel with the stem of its files."""
@@ -137,7 +137,6 @@ def linear_axis(title: str, unit: str, values: Iterable[float]) -> Json:
     return {
         "type": "linear",
         "title": {"text": title},
-        "rangemode": "tozero",
         "tickmode": "array",
         "tickvals": ticks,
         "ticktext": [si_tick(tick, unit) if tick else "0" for tick in ticks],

@@ -223,10 +223,10 @@ def _nearest_limit(rows: Collection) -> Iterable[str]:
             if sol is not None:
                 here = (sol, f"{labels.display_shape(item.name.shape)}, {item.name.provider}")
                 best[item.name.op] = max(best.get(item.name.op, (0.0, "")), here)
-        if len(best) < 2:
+        high = max(best, key=lambda op: best[op], default="")
+        low = min(best, key=lambda op: best[op], default="")
+        if high == low or best[high][0] == best[low][0]:
             continue
-        high = max(best, key=lambda op: best[op])
-        low = min(best, key=lambda op: best[op])
         yield (
             f"{high} comes closest to the machine's limit, sol {best[high][0]:.2f} "
             f"({best[high][1]}); {low} stays furthest from it, {best[low][0]:.2f} at best "

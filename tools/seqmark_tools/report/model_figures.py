@@ -24,25 +24,32 @@ from seqmark_tools.report.figure import (
 # Memories that people have, bytes: an edge device, a gaming card, an A100 or H100, an H200.
 LIMITS = {"8 GB": 8e9, "24 GB": 24e9, "80 GB": 80e9, "141 GB": 141e9}
 PHASES = {"prefill": "prompt of", "decode": "one token after"}
-PREFILL = "tools/bench --benchmark_filter='^(prefill|decode)/' --dtypes=bf16"
 # Lines that can still be told apart in one plot.
 MANY = 9
 
 
 def model_lines(
-    rows: Collection, series: list[Series], counter: str, unit: str, title: str
+    rows: Collection,
+    series: list[Series],
+    counter: str,
+    unit: str,
+    title: str,
+    among: list[Series],
 ) -> Panel:
-    """One counter of models against length."""
-    variants = sorted({(one.provider, one.machine, one.dtype, one.batch) for one in series})
+    """One counter of models against length; `among` are the lines of the panels beside it."""
+    variants = sorted({(one.provider, one.machine, one.dtype, one.batch) for one in among})
+    builds = sorted({one.build for one in among}, key=lambda build: -_lines_of(build, among))
     ranks = sorted(rows.styles, key=labels.size_key)
     traces = []
-    for one, name in zip(series, name_series(series), strict=True):
+    for one, name in zip(series, name_series(series, among), strict=True):
         colour, symbol = rows.styles[one.model]
         variant = variants.index((one.provider, one.machine, one.dtype, one.batch))
-        variant += any(other.what == one.what for other in series[: series.index(one)])
+        if any(other.what == one.what and other.build != one.build for other in among):
+            variant += builds.index(one.build)
         dash = labels.DASHES[variant % len(labels.DASHES)]
         if points := one.points(counter):
-            trace = line(name, points, colour, unit, symbol, dash)
+            mark = symbol if variant == 0 else f"{symbol}-open"
+            trace = line(name, points, colour, unit, mark, dash)
             traces.append(trace | {"legendrank": ranks.index(one.model)})
     values = [y for trace in traces for y in trace["y"]]
     layout = {
@@ -50,6 +57,10 @@ def model_lines(
         "yaxis": si_axis(title.partition(" of ")[0], unit, values),
     }
     return Panel(title, traces, layout, "tokens", f"{title} [{unit}]")
+
+
+def _lines_of(build: str, series: list[Series]) -> int:
+    return sum(one.build == build for one in series)
 
 
 # Models of about one size, billions of parameters by their names.
@@ -93,7 +104,6 @@ def latency(rows: Collection) -> Figure:
         "context of that many. Device time, so without a host that is slower than the device.",
         views,
         "models",
-        how=PREFILL,
     )
 
 
@@ -104,8 +114,10 @@ def _views(rows: Collection, quantities: Iterable[tuple[str, str, str, str]]) ->
     views = []
     for label, members in by_size(max(lines.values(), key=len)):
         models = {one.model for one in members}
+        shown_lines = {op: [s for s in found if s.model in models] for op, found in lines.items()}
+        among = [one for found in shown_lines.values() for one in found]
         panels = [
-            model_lines(rows, [s for s in lines[op] if s.model in models], counter, unit, title)
+            model_lines(rows, shown_lines[op], counter, unit, title, among)
             for op, counter, unit, title in wanted
         ]
         if shown := [panel for panel in panels if panel.traces]:
@@ -128,7 +140,6 @@ def peak_memory(rows: Collection) -> Figure:
         "the last position only, unless the run asked for all. Dotted: what devices hold.",
         views,
         "models",
-        how=PREFILL,
     )
 
 
@@ -166,11 +177,11 @@ def _stacked_view(label: str, groups: list[tuple[str, Item]], prefix: str, x_nam
     top = max(sum(item.prefixed(prefix).values()) for _, item in groups)
     axis: Json = {"title": {"text": "share of device time"}, "tickformat": ".0%", "range": [0, 1]}
     if not share:
-        axis = linear_axis("memory", "B", [top])
-        for name, limit in limits_near(top):
-            if limit < 1.5 * top:
-                ends: list[float | str] = [groups[0][0], groups[-1][0]]
-                traces.append(guide(name, ends, [limit, limit]))
+        near = [(name, limit) for name, limit in limits_near(top) if limit < 1.5 * top]
+        highest = max([top, *(limit for _, limit in near)])
+        axis = linear_axis("memory", "B", [highest]) | {"range": [0, 1.1 * highest]}
+        ends: list[float | str] = [groups[0][0], groups[-1][0]]
+        traces += [guide(name, ends, [limit, limit]) for name, limit in near]
     layout: Json = {
         "barmode": "stack",
         "xaxis": {"type": "category", "title": {"text": x_name}},
@@ -203,7 +214,7 @@ def stacked(rows: Collection, prefix: str, key: str, title: str, caption: str) -
                 (labels.tokens(item.seqlen), item) for item in one.items if item.prefixed(prefix)
             ]
             along.append(_stacked_view(f"{words} n tokens: {name}", groups, prefix, "tokens"))
-    return Figure(key, title, caption, [*across, *along], "what", how=PREFILL)
+    return Figure(key, title, caption, [*across, *along], "what")
 
 
 def memory_parts(rows: Collection) -> Figure:
@@ -244,7 +255,6 @@ def energy(rows: Collection) -> Figure:
         "The device's own count over calls back to back, idle power included.",
         views,
         "models",
-        how=PREFILL,
     )
 
 
@@ -274,5 +284,4 @@ def longest_prompt(rows: Collection) -> Figure:
         "The longest prompt that fits",
         "Found from plans of memory alone; 1M stands for no end in sight.",
         [View("all models", [panel])] if lengths else [],
-        how="tools/bench --benchmark_filter='^max_context/'",
     )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from seqmark_tools import history
@@ -101,7 +102,7 @@ def _levels(series: history.Series) -> Json:
     bounds = [0, *(point.night for point in series.change_points), len(series.nights)]
     xs: list[str] = []
     ys: list[float] = []
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         values = series.seconds[low:high]
         if values:
             xs += [series.nights[low], series.nights[high - 1]]

@@ -14,7 +14,6 @@ from seqmark_tools.units import si
 MODEL_OPS = ("prefill", "decode", "max_context")
 # Lines of one view; an operator with more is split by model.
 MOST_LINES = 10
-OPERATORS = "tools/bench"
 
 
 def operator_items(rows: Collection) -> list[Item]:
@@ -87,7 +86,6 @@ def scaling(rows: Collection) -> Figure:
         "least time on this machine's measured ceilings over the time taken: 1 is the limit.",
         views,
         "operator",
-        how=OPERATORS,
     )
 
 
@@ -180,9 +178,10 @@ def roofline(rows: Collection) -> Figure:
             dtypes = {item.name.dtype for item in items}
             roofs = _roofs(ceilings(newest.context, device), dtypes, low / 1.5, high * 2)
             traces = [*roofs, *traces]
+        rates = [(i.value("flops") or 0) / i.seconds for i in items]
         layout = {
             "xaxis": si_axis("arithmetic a byte", "FLOP/B", [low, high]),
-            "yaxis": si_axis("arithmetic a second", "FLOP/s", [y for t in traces for y in t["y"]]),
+            "yaxis": si_axis("arithmetic a second", "FLOP/s", rates),
         }
         title = machine if device != "cuda" else f"{machine} (CUDA)"
         panel = Panel(title, traces, layout, "FLOP per byte", "FLOP per second")
@@ -195,5 +194,4 @@ def roofline(rows: Collection) -> Figure:
         "the memory's line.",
         views,
         "machine",
-        how=OPERATORS,
     )

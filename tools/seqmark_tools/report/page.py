@@ -19,10 +19,11 @@ RIGHT = ' class="n"'
 
 @dataclass
 class Section:
-    """A part of the page with its own heading: ready HTML before figures, then HTML after."""
+    """A part of the page: its name in the navigation, its heading, ready HTML before and after."""
 
     key: str
-    title: str
+    name: str
+    title: str = ""
     before: str = ""
     figures: list[Figure] = field(default_factory=list)
     after: str = ""
@@ -47,11 +48,11 @@ def render(page: Page) -> str:
     parts = {
         "title": escape(page.title),
         "heading": escape(page.title),
-        "nav": "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in page.sections),
+        "nav": "".join(f'<a href="#{s.key}">{escape(s.name)}</a>' for s in page.sections),
         "body": "\n".join(map(_section, page.sections)),
         "footer": escape(page.footer),
         "css": static("page.css"),
-        "data": in_script(json.dumps(data, separators=(",", ":"), allow_nan=False)),
+        "data": in_script(json.dumps(_short(data), separators=(",", ":"), allow_nan=False)),
         "plotly": plotly_script(),
         "js": static("figures.js") + static("table.js"),
     }
@@ -61,6 +62,15 @@ def render(page: Page) -> str:
         name, closing, rest = piece.partition("}}")
         pieces.append(parts[name] + rest if closing else piece)
     return "".join(pieces)
+
+
+def _short(value: object) -> object:
+    """The same with numbers of seven digits, more than any of them is sure of."""
+    if isinstance(value, float):
+        return float(f"{value:.7g}")
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def in_script(text: str) -> str:
@@ -83,33 +93,40 @@ def plotly_script() -> str:
 
 
 def _section(section: Section) -> str:
-    figures = "\n".join(map(_figure, section.figures))
+    title = section.title or section.name
+    figures = "\n".join(_figure(figure, section) for figure in section.figures)
     return (
         f'<section id="{section.key}" aria-labelledby="{section.key}-title">'
-        f'<h2 id="{section.key}-title">{escape(section.title)}</h2>\n'
+        f'<h2 id="{section.key}-title">{escape(title)}</h2>\n'
         f"{section.before}{figures}{section.after}</section>"
     )
 
 
-def _figure(figure: Figure) -> str:
-    head = f'<h3 id="{figure.key}-figure">{escape(figure.title)}</h3>'
-    notes = "".join(f'<p class="notes">{escape(note)}</p>' for note in figure.notes)
+def _figure(figure: Figure, section: Section) -> str:
+    head, label = (
+        f'<h3 id="{figure.key}-figure">{escape(figure.title)}</h3>',
+        f"{figure.key}-figure",
+    )
+    if figure.title == section.title:  # said once
+        head, label = "", f"{section.key}-title"
+    notes = f'<div class="notes">{bullets(figure.notes)}</div>' if figure.notes else ""
+    for words, made_by in figure.missing:
+        notes += f'<p class="notes missing">{escape(words)}</p>{command(made_by)}'
     if not figure.views:
-        how = "<p>No rows for this figure. They are made by</p>" + command(figure.how)
-        return f'<div class="missing" id="missing-{figure.key}">{head}{how}{notes}</div>'
+        return f"{head}{notes}"
     picker = ""
     if len(figure.views) > 1:
         options = "".join(f"<option>{escape(view.label)}</option>" for view in figure.views)
         picker = f"<label>{escape(figure.picker)} <select>{options}</select></label>"
     return (
-        f'{head}<figure data-figure="{figure.key}" aria-labelledby="{figure.key}-figure">'
+        f'{head}<figure data-figure="{figure.key}" aria-labelledby="{label}">'
         f'<div class="controls">{picker}<button type="button" class="csv push" '
         f'aria-label="Save the data of {escape(figure.title)} as CSV">CSV</button></div>'
         '<div class="panels"></div>'
         '<div class="legend" role="group" aria-label="Lines shown"></div>'
-        f'<p class="view-text"></p><figcaption>{escape(figure.caption)}</figcaption>{notes}'
+        f'<p class="view-text"></p><figcaption>{escape(figure.caption)}</figcaption>'
         '<details class="data"><summary>Data</summary><div class="scroll tall"></div></details>'
-        "</figure>"
+        f"</figure>{notes}"
     )
 
 

@@ -19,9 +19,9 @@ FACTS = {
     "gpu_name": "GPU",
     "gpu_driver_version": "driver",
     "cuda_runtime": "CUDA",
-    "gpu_memory_bytes": "memory, bytes",
-    "gpu_max_clock_hz": "highest clock, Hz",
-    "gpu_power_limit_watts": "power limit, W",
+    "gpu_memory_bytes": "GPU memory",
+    "gpu_max_clock_hz": "highest clock",
+    "gpu_power_limit_watts": "power limit",
     "cpu_model": "processor",
     "cpu_threads": "threads",
     "compiler": "compiler",
@@ -34,6 +34,9 @@ FACTS = {
     "cpu_unavailable": "no CPU",
     "torch": "PyTorch",
 }
+
+
+_FACT_UNITS = {"_bytes": "B", "_hz": "Hz", "_watts": "W"}
 
 
 @dataclass(frozen=True)
@@ -122,16 +125,8 @@ def rows_table(rows: Collection) -> Json:
         values = [_value(item, column) for column in present]
         texts = [_text(value, column) for value, column in zip(values, present, strict=True)]
         why = reason(item.row)
-        words = [str(value) for value in values if isinstance(value, str)]
-        lines.append(
-            {
-                "values": values,
-                "texts": texts,
-                "reason": why,
-                "search": " ".join([*words, why]).lower(),
-                "command": rerun_command(item),
-            }
-        )
+        command = rerun_command(item)
+        lines.append({"values": values, "texts": texts, "reason": why, "command": command})
     columns = [
         {"key": c.key, "title": c.title, "number": bool(c.counter), "filter": c.key in FILTERS}
         for c in present
@@ -176,7 +171,7 @@ def failures(rows: Collection, wanted: str) -> Table:
 
 def facts(context: Mapping[str, object]) -> list[tuple[str, str]]:
     """What a file says of the machine."""
-    known = [(title, str(context[key])) for key, title in FACTS.items() if key in context]
+    known = [(title, _fact(key, context[key])) for key, title in FACTS.items() if key in context]
     roofs = [
         (f"{device.upper()} ceilings", text)
         for device in ("cuda", "cpu")
@@ -207,6 +202,21 @@ def files_table(rows: Collection) -> Table:
             ]
         )
     return Table("Files", ("file", "date", "rows", "commit", "command"), 5, lines)
+
+
+def ordered(titles: Iterable[str]) -> list[str]:
+    """Titles of facts in the order of FACTS, others after them."""
+    order = list(FACTS.values())
+    return sorted(titles, key=lambda title: order.index(title) if title in order else len(order))
+
+
+def _fact(key: str, value: object) -> str:
+    """A fact as people read it: numbers with their unit."""
+    unit = next((u for end, u in _FACT_UNITS.items() if key.endswith(end)), "")
+    try:
+        return si(float(str(value)), unit) if unit else str(value)
+    except ValueError:
+        return str(value)
 
 
 def rates(found: Json) -> str:

@@ -6,7 +6,8 @@ const report = JSON.parse(document.getElementById("report-data").textContent);
 const root = document.documentElement;
 const MARKS = {
   circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", cross: "✚", star: "★", x: "✖",
-  hexagon: "⬢",
+  hexagon: "⬢", "circle-open": "○", "square-open": "□", "diamond-open": "◇", "triangle-up-open": "△",
+  "cross-open": "✛", "star-open": "☆", "x-open": "✕", "hexagon-open": "⬡",
 };
 const DASH_ARRAYS = { solid: "", dash: "6 3", dot: "2 3", dashdot: "6 3 2 3" };
 

@@ -6,7 +6,11 @@ class RowTable {
   constructor(node) {
     this.node = node;
     this.columns = report.table.columns;
-    this.rows = report.table.rows;
+    this.rows = report.table.rows.map((row) => ({
+      ...row,
+      search: [...row.values.filter((value) => typeof value === "string"), row.reason]
+        .join(" ").toLowerCase(),
+    }));
     this.body = node.querySelector("tbody");
     this.count = node.querySelector(".count");
     this.more = node.querySelector(".more");
@@ -125,11 +129,14 @@ class RowTable {
 const rowTableNode = document.querySelector(".rows");
 const rowTable = rowTableNode && new RowTable(rowTableNode);
 
-// What is in view is drawn first; the page is ready when every figure is.
+// The page is ready when what is in view is drawn; the rest follows, so that printing has it too.
 (async () => {
-  for (const view of figureViews) {
-    await view.draw();
-    await new Promise((resolve) => { setTimeout(resolve); });
-  }
+  const inView = (view) => view.node.getBoundingClientRect().top < innerHeight;
+  for (const view of figureViews.filter(inView)) await view.draw();
   root.dataset.ready = "true";
+  for (const view of figureViews.filter((one) => !one.node.dataset.drawn)) {
+    await new Promise((resolve) => { setTimeout(resolve); });
+    await view.draw();
+  }
+  root.dataset.drawn = "true";
 })();
