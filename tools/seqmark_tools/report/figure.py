@@ -76,9 +76,11 @@ class Figure:
                     parts.append(slug(view.label))
                 if len(view.panels) > 1:
                     parts.append(slug(panel.title))
-                title = panel.title if len(view.panels) > 1 else self.title
+                title = self.title
+                if len(view.panels) > 1:
+                    title = panel.title[:1].upper() + panel.title[1:]
                 if len(self.views) > 1 or len(view.panels) == 1:
-                    title = f"{title}: {view.label}"
+                    title = f"{title}, {view.label.removesuffix(': models')}"
                 yield "--".join(parts), title, panel
 
 
