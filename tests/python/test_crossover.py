@@ -130,6 +130,7 @@ def test_builds_are_not_joined(tmp_path: Path) -> None:
         ("qwen2.5-0.5b", "Qwen2.5-0.5B", labels.TRANSFORMER),
         ("mamba2-780m", "Mamba2-780m", labels.MAMBA2),
         ("mamba-1.4b", "Mamba-1.4B", labels.MAMBA),
+        ("mamba-2.8b", "Mamba-2.8B", labels.MAMBA),
         ("mamba2-hybrid-8b", "Mamba2-Hybrid-8B", labels.HYBRID),
         ("falcon-h1-1.5b-deep", "Falcon-H1-1.5B-Deep", labels.HYBRID),
         ("phi-3-mini", "Phi-3-mini", labels.TRANSFORMER),

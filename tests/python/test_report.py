@@ -159,7 +159,7 @@ def test_every_figure_is_plotlys(make: object) -> None:
     """What plotly's own model of figures would refuse, a browser would leave out silently."""
     assert callable(make)
     page = make(collect(results.read_all([p for p in REAL if p.parent.name != "published"])))
-    panels = [p for s in page.sections for f in s.figures for _, p in f.files()]
+    panels = [p for s in page.sections for f in s.figures for *_, p in f.files()]
     assert len(panels) > 20
     for panel in panels:
         figure = go.Figure({"data": panel.traces, "layout": panel.layout})
@@ -178,7 +178,10 @@ def test_csv(tmp_path: Path) -> None:
         header, *lines = csv.reader(file)
     assert header == ["series", "tokens", "time to first token (TTFT) [s]"]
     assert lines == [["Mamba-130m", "1024", "0.25"], ["Mamba-130m", "4096", "1.0"]]
-    assert not list(tmp_path.glob("*.png"))
+    only = tmp_path / "only"
+    assert main(["report", str(path), "--csv", str(only), "--only", "memory*", "--only=roof*"]) == 0
+    assert sorted(file.name for file in only.iterdir()) == ["memory.csv", "roofline.csv"]
+    assert main(["report", str(path), "--csv", str(only), "--only", "memery*"]) == 2
 
 
 COMMAND = "build/seqmark_bench --preset=full --cache=hot --prefill_chunk 4096 --max_time=1"

@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--png", type=Path, metavar="DIR", help="also write every figure there")
     parser.add_argument("--csv", type=Path, metavar="DIR", help="also write every figure's data")
     parser.add_argument(
+        "--only",
+        action="append",
+        metavar="PATTERN",
+        help="of --png and --csv, figures whose files are named so: 'latency*'; may be repeated",
+    )
+    parser.add_argument(
         "--paper", action="store_true", help="the figures of the two papers, theirs beside ours"
     )
     parser.add_argument("--history", type=Path, metavar="DB", help="draw the nights of a history")
@@ -54,10 +60,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         drawn = _page(rows, args)
         text, figures = page.render(drawn), _figures(drawn)
-    if args.csv:
-        export.write_csv(args.csv, figures)
-    if args.png:
-        export.write_png(args.png, figures)
+    if args.csv or args.png:
+        panels = export.choose(figures, args.only or ["*"])
+        if args.csv:
+            export.write_csv(args.csv, panels)
+        if args.png:
+            export.write_png(args.png, panels)
     files.write(output, text)
     print(output)
     return 0

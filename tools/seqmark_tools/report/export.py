@@ -6,7 +6,8 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from seqmark_tools import files
@@ -17,36 +18,45 @@ WIDTH, HEIGHT, SCALE = 900, 520, 1.25
 _INK, _GRID = "#1b1f24", "#e4e8ec"
 
 
-def write_csv(folder: Path, figures: Iterable[Figure]) -> int:
-    """One file a panel; returns how many."""
-    number = 0
-    for figure in figures:
-        for stem, panel in figure.files():
-            stream = io.StringIO()
-            writer = csv.writer(stream, lineterminator="\n")
-            header, lines = panel.table()
-            writer.writerow(header)
-            writer.writerows(lines)
-            files.write(folder / f"{stem}.csv", stream.getvalue())
-            number += 1
-    return number
+Panels = list[tuple[str, str, Panel]]
+"""Stems of files, titles and what is drawn."""
 
 
-def write_png(folder: Path, figures: Iterable[Figure]) -> int:
-    """One picture a panel, drawn by Chromium; returns how many."""
+def choose(figures: Iterable[Figure], only: Sequence[str]) -> Panels:
+    """The panels whose files' stems fit one of the patterns `only`, as a shell has them."""
+    every = [found for figure in figures for found in figure.files()]
+    chosen = [found for found in every if any(fnmatch(found[0], one) for one in only)]
+    if not chosen:
+        stems = ", ".join(stem for stem, *_ in every[:5])
+        raise ResultError(f"no figure fits {' or '.join(only)}; there are {stems or 'none'}, ...")
+    return chosen
+
+
+def write_csv(folder: Path, panels: Panels) -> None:
+    """One file a panel."""
+    for stem, _, panel in panels:
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        header, lines = panel.table()
+        writer.writerow(header)
+        writer.writerows(lines)
+        files.write(folder / f"{stem}.csv", stream.getvalue())
+
+
+def write_png(folder: Path, panels: Panels) -> None:
+    """One picture a panel, drawn by Chromium."""
     # Imported here: a page without pictures needs no browser.
     import kaleido
     from choreographer.errors import ChromeNotFoundError
 
-    panels = [(stem, f, panel) for f in figures for stem, panel in f.files()]
     with tempfile.TemporaryDirectory() as scratch:
         wanted = [
             {
-                "fig": picture(figure, panel),
+                "fig": picture(title, panel),
                 "path": str(Path(scratch) / f"{stem}.png"),
                 "opts": {"format": "png", "width": WIDTH, "height": HEIGHT, "scale": SCALE},
             }
-            for stem, figure, panel in panels
+            for stem, title, panel in panels
         ]
         try:
             # MathJax would be fetched from the network, and no figure has any.
@@ -59,14 +69,12 @@ def write_png(folder: Path, figures: Iterable[Figure]) -> int:
             raise ResultError(f"--png: {problems[0]}")
         for stem, _, _ in panels:
             files.write(folder / f"{stem}.png", (Path(scratch) / f"{stem}.png").read_bytes())
-    return len(panels)
 
 
-def picture(figure: Figure, panel: Panel) -> Json:
+def picture(title: str, panel: Panel) -> Json:
     """A panel as a figure of plotly that stands by itself: with its title and its legend."""
     several = {trace["name"] for trace in panel.traces if trace.get("legendgroup")}
     axis = {"gridcolor": _GRID, "linecolor": _INK, "zerolinecolor": _GRID, "automargin": True}
-    title = figure.title if figure.title == panel.title else f"{figure.title}: {panel.title}"
     layout: Json = {
         "title": {"text": title, "x": 0.02, "font": {"size": 17}},
         "template": "none",

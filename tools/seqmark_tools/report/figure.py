@@ -67,8 +67,8 @@ class Figure:
     notes: tuple[str, ...] = ()
     missing: tuple[tuple[str, str], ...] = ()
 
-    def files(self) -> Iterator[tuple[str, Panel]]:
-        """Every panel with the stem of its files."""
+    def files(self) -> Iterator[tuple[str, str, Panel]]:
+        """Every panel with the stem of its files and a title of its own."""
         for view in self.views:
             for panel in view.panels:
                 parts = [self.key]
@@ -76,7 +76,12 @@ class Figure:
                     parts.append(slug(view.label))
                 if len(view.panels) > 1:
                     parts.append(slug(panel.title))
-                yield "--".join(parts), panel
+                title = self.title
+                if len(view.panels) > 1:
+                    title = panel.title[:1].upper() + panel.title[1:]
+                if len(self.views) > 1 or len(view.panels) == 1:
+                    title = f"{title}, {view.label.removesuffix(': models')}"
+                yield "--".join(parts), title, panel
 
 
 def slug(text: str) -> str:

@@ -12,7 +12,7 @@ FAMILIES = (TRANSFORMER, MAMBA, MAMBA2, HYBRID)
 # The first pattern that matches names the family; what no pattern knows is a Transformer.
 _FAMILY_PATTERNS = (
     (re.compile(r"hybrid|falcon-h1|zamba|hymba|jamba|nemotron-h|granite-4"), HYBRID),
-    (re.compile(r"^mamba-?2"), MAMBA2),
+    (re.compile(r"^mamba-?2(?![.0-9])"), MAMBA2),
     (re.compile(r"^mamba"), MAMBA),
 )
 # (hue, saturation) of each family: far apart, also for the colour-blind.
@@ -63,6 +63,8 @@ SHARE_CLASSES = {
 }
 CLASS_NAMES = {"ssm_scan": "scan", "lm_head": "logits (lm_head)", "gemm": "GEMM"}
 
+# Of models whose names do not say it.
+_SIZES = {"phi-3-mini": "3.8b"}
 _WORDS = {
     "qwen": "Qwen",
     "llama": "Llama",
@@ -123,7 +125,7 @@ def family_of(model: str) -> str:
 
 def size_key(model: str) -> tuple[int, float, str]:
     """Sorts models by family, then by the size in the name."""
-    sizes = re.findall(r"([0-9.]+)([bm])(?=$|-)", model)
+    sizes = re.findall(r"([0-9.]+)([bm])(?=$|-)", _SIZES.get(model, model))
     number, unit = sizes[-1] if sizes else ("0", "b")
     billions = float(number) * (1.0 if unit == "b" else 1e-3)
     return FAMILIES.index(family_of(model)), billions, model

@@ -196,15 +196,10 @@ def stacked(rows: Collection, prefix: str, key: str, title: str, caption: str) -
     across, along = [], []
     for op, words in PHASES.items():
         newest = [item for item in rows.of(op) if item.prefixed(prefix)]
-        series = make_series(newest)
-        names = name_series(series)
         for length in sorted({item.seqlen for item in newest}, reverse=True):
-            groups = [
-                (name, item)
-                for name, one in zip(names, series, strict=True)
-                for item in one.items
-                if item.seqlen == length
-            ]
+            series = make_series(item for item in newest if item.seqlen == length)
+            items = [one.items[0] for one in series]
+            groups = list(zip(name_series(series), items, strict=True))
             if len(groups) > 1:
                 label = f"{words} {labels.tokens(length)} tokens: models"
                 across.append(_stacked_view(label, groups, prefix, "model"))

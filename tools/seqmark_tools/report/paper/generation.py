@@ -84,7 +84,7 @@ def generation(ours: Ours) -> Figure:
         "Paper 2: generation speed-up of the hybrid",
         f"Time per token of the 8B Transformer over the 8B Mamba-2 hybrid's on {ours.machine}; "
         "dashed, the ratio of the bytes that a step must move.",
-        [View("speed-up", [panel])],
+        [View("8B models", [panel])],
         notes=notes,
         missing=absent_rows,
     )
