@@ -5,12 +5,14 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "dnnl.hpp"
 #include "fixtures/device.h"
 #include "fixtures/tensor.h"
@@ -138,24 +140,28 @@ class DnnlLinear {
                        y_desc, attributes);
     const memory::desc plain({k, n}, type, Tag::ba);  // W^T is W, transposed
     memory weights(plain, DnnlCpu(), weight.data);
-    if (matmul.weights_desc() != plain) {
-      absl::StatusOr<memory> packed = Allocate(
-          matmul.weights_desc(), MemoryClass::kPacked, device, packed_);
+    if (const memory::desc desc = matmul.weights_desc(); desc != plain) {
+      auto packed = device.Packed(
+          weight.data, Layout(desc), desc.get_size(), [&](void* data) {
+            memory copy(desc, DnnlCpu(), data);
+            dnnl::reorder(weights, copy).execute(stream_, weights, copy);
+            stream_.wait();
+            return absl::OkStatus();
+          });
       if (!packed.ok()) return packed.status();
-      if (!device.measures_only()) {
-        dnnl::reorder(weights, *packed).execute(stream_, weights, *packed);
-        stream_.wait();
-      }
-      weights = *packed;
+      packed_ = *std::move(packed);
+      weights = memory(desc, DnnlCpu(), packed_->data());
     }
-    absl::StatusOr<memory> scratch = Allocate(
-        matmul.scratchpad_desc(), MemoryClass::kWorkspace, device, scratch_);
+    auto scratch = device.Allocate(matmul.scratchpad_desc().get_size(),
+                                   MemoryClass::kWorkspace);
     if (!scratch.ok()) return scratch.status();
+    scratch_ = *std::move(scratch);
     matmul_ = dnnl::matmul(matmul);
     args_ = {{DNNL_ARG_SRC, memory(x_desc, DnnlCpu(), x.tensor.data)},
              {DNNL_ARG_WEIGHTS, weights},
              {DNNL_ARG_DST, memory(y_desc, DnnlCpu(), y.tensor.data)},
-             {DNNL_ARG_SCRATCHPAD, *scratch}};
+             {DNNL_ARG_SCRATCHPAD,
+              memory(matmul.scratchpad_desc(), DnnlCpu(), scratch_.data())}};
     if (bias)
       args_.insert({DNNL_ARG_BIAS, memory(bias_desc, DnnlCpu(), bias.data)});
     if (addend.tensor && !in_place)
@@ -164,19 +170,23 @@ class DnnlLinear {
     return absl::OkStatus();
   }
 
-  static absl::StatusOr<dnnl::memory> Allocate(const dnnl::memory::desc& desc,
-                                               MemoryClass memory_class,
-                                               Device& device, Buffer& buffer) {
-    auto allocated = device.Allocate(desc.get_size(), memory_class);
-    if (!allocated.ok()) return allocated.status();
-    buffer = *std::move(allocated);
-    return dnnl::memory(desc, DnnlCpu(), buffer.data());
+  // What tells a layout from another: block sizes, strides, padding.
+  static std::string Layout(const dnnl::memory::desc& desc) {
+#if DNNL_VERSION_MAJOR >= 3
+    return absl::StrCat(absl::StrJoin(desc.get_padded_dims(), ","), "/",
+                        absl::StrJoin(desc.get_strides(), ","), "/",
+                        absl::StrJoin(desc.get_inner_blks(), ","), "/",
+                        absl::StrJoin(desc.get_inner_idxs(), ","));
+#else
+    return std::string(reinterpret_cast<const char*>(&desc.data),
+                       sizeof(desc.data));
+#endif
   }
 
   dnnl::stream stream_{DnnlCpu()};
   dnnl::matmul matmul_;
   std::unordered_map<int, dnnl::memory> args_;
-  Buffer packed_;
+  std::shared_ptr<const Buffer> packed_;
   Buffer scratch_;
 };
 

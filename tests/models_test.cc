@@ -292,6 +292,18 @@ TEST(ModelMemory, IsKnownBeforeItIsAllocated) {
   }
 }
 
+// What a library packs of the weights does not grow with the prompt's chunks.
+TEST(ModelMemory, ChunksShareWhatIsPacked) {
+  auto device = *MakeCpuDevice({});
+  const ModelConfig config = ZooConfig("mamba2-130m");
+  ModelShape shape = {.chunk = 64};
+  const auto workspace = [&](int64_t prompt) {
+    shape.prompt = shape.capacity = prompt;
+    return Model::Measure(config, shape, {}, *device)->workspace;
+  };
+  EXPECT_EQ(workspace(64 * 8), workspace(64 * 2));
+}
+
 // Real layers, random weights: bf16 on CUDA against bf16 on the CPU, which the
 // golden models tie to the definitions. Two runs in bf16 may differ by what
 // each differs from f32, which the CPU's own two runs show.
