@@ -30,7 +30,7 @@ absl::Status WriteAll(const std::string& path, const std::string& text) {
     if (ok) at += static_cast<size_t>(n);
   }
   ok = ok && fsync(fd) == 0;
-  const absl::Status status = ok ? absl::OkStatus() : FileError(path);
+  absl::Status status = ok ? absl::OkStatus() : FileError(path);
   close(fd);
   return status;
 }
@@ -40,7 +40,7 @@ absl::Status WriteAll(const std::string& path, const std::string& text) {
 absl::Status ResultFile::CheckWritable() const {
   if (flags_.out.empty()) return absl::OkStatus();
   const std::string probe = absl::StrCat(flags_.out, ".tmp");
-  const absl::Status status = WriteAll(probe, "");
+  absl::Status status = WriteAll(probe, "");
   unlink(probe.c_str());
   return status;
 }

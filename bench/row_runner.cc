@@ -19,6 +19,7 @@ absl::StatusOr<std::map<std::string, double>> ClassSeconds(
   std::map<std::string, double> seconds;
   if (parts.empty()) return seconds;
   std::vector<Launch> launches;
+  launches.reserve(parts.size());
   for (const RowPart& part : parts) launches.push_back(part.launch);
   std::vector<double> least;
   for (int pass = 0; pass < 2; ++pass) {
