@@ -298,6 +298,7 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
       "All --benchmark_* flags of Google Benchmark work as usual; the suite's "
       "own flags:");
   std::vector<char*> pointers;
+  pointers.reserve(arguments.size());
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   int count = static_cast<int>(pointers.size());
   benchmark::Initialize(&count, pointers.data());

@@ -47,6 +47,7 @@ absl::StatusOr<std::unique_ptr<WorkerProcess>> WorkerProcess::Start(
     return SystemError("pipe for a worker");
   argv.push_back(absl::StrCat("--worker_fd=", events[1]));
   std::vector<char*> pointers;
+  pointers.reserve(argv.size() + 1);
   for (std::string& argument : argv) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
   const pid_t pid = fork();

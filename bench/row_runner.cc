@@ -19,6 +19,7 @@ absl::StatusOr<std::vector<TimedPart>> TimeParts(
   std::vector<TimedPart> timed;
   if (parts.empty()) return timed;
   std::vector<Launch> launches;
+  launches.reserve(parts.size());
   for (const RowPart& part : parts) launches.push_back(part.launch);
   for (int pass = 0; pass < 2; ++pass) {
     const auto each = device.TimeEach(launches);

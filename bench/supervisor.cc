@@ -76,7 +76,7 @@ class Supervisor {
     bool first = true;
     while (!left_.empty() && !interrupted) {
       std::vector<std::string> argv = options_.worker_argv;
-      if (!first) argv.push_back("--recalibrate=false");
+      if (!first) argv.emplace_back("--recalibrate=false");
       first = false;
       std::string names;
       for (const auto& row : rows_)

@@ -50,7 +50,7 @@ class EventReporter final : public benchmark::BenchmarkReporter {
       Attach(Keep(benchmark::CreateDefaultDisplayReporter()), display_);
     if (!options.benchmark.out.empty()) {
       if (options.benchmark.out_format == "csv")
-        Attach((csv_ = std::make_unique<CsvReporter>()).get(), file_);
+        Attach((csv_ = MakeCsvReporter()).get(), file_);
       if (options.benchmark.out_format == "console")
         Attach((console_ = std::make_unique<benchmark::ConsoleReporter>(
                     benchmark::ConsoleReporter::OO_None))
@@ -92,7 +92,9 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   // Deprecated in the library, and the only way to its CSV.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-  using CsvReporter = benchmark::CSVReporter;
+  static std::unique_ptr<BenchmarkReporter> MakeCsvReporter() {
+    return std::make_unique<benchmark::CSVReporter>();
+  }
 #pragma GCC diagnostic pop
 
   // The library owned its default reporter up to 1.9.5, and gives it away
@@ -129,7 +131,7 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   std::map<std::string, std::string>& skips_;
   benchmark::JSONReporter json_;
   std::unique_ptr<BenchmarkReporter> kept_;
-  std::unique_ptr<CsvReporter> csv_;
+  std::unique_ptr<BenchmarkReporter> csv_;
   std::unique_ptr<benchmark::ConsoleReporter> console_;
   std::vector<BenchmarkReporter*> reporters_;
   std::ostringstream json_text_, display_, file_, ignored_;

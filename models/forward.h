@@ -47,7 +47,10 @@ class ForwardPass {
  public:
   ForwardPass(const ModelConfig& config, const PassShape& shape,
               ForwardMemory memory, Composer& composer)
-      : config_(config), shape_(shape), memory_(memory), composer_(composer) {}
+      : config_(config),
+        shape_(shape),
+        memory_(std::move(memory)),
+        composer_(composer) {}
 
   // tokens (batch, length) i32. Logits (batch, n, vocab) are of the last n
   // tokens; none at all are made if it has no data.

@@ -95,7 +95,7 @@ class ModelInstance final : public RowInstance {
   static absl::StatusOr<std::unique_ptr<RowInstance>> Make(
       const KnownModel& known, const ModelShape& shape,
       const LongestPrompt& longest, uint64_t seed, Device& device) {
-    auto instance = std::unique_ptr<ModelInstance>(new ModelInstance());
+    auto instance = std::make_unique<ModelInstance>();
     if (longest.seqlen > 0) {
       instance->counters_["max_seqlen"] = static_cast<double>(longest.seqlen);
       instance->counters_["max_seqlen_is_cap"] = longest.is_cap ? 1 : 0;

@@ -23,7 +23,6 @@ namespace seqmark {
 namespace {
 
 using testing::AllOf;
-using testing::Each;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::Not;

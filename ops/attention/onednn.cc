@@ -99,8 +99,9 @@ void Products::Make(int64_t keys, int64_t most_keys) {
 // another, for each size of tile.
 bool Products::GranulesConcatenate() const {
   dnnl::stream stream(DnnlCpu());
-  const auto pack = [&](const std::vector<uint8_t>& from, memory::dims dims,
-                        Tag tag, const memory::desc& to_desc, uint8_t* to) {
+  const auto pack = [&](const std::vector<uint8_t>& from,
+                        const memory::dims& dims, Tag tag,
+                        const memory::desc& to_desc, uint8_t* to) {
     memory plain({dims, DnnlType(compute), tag}, DnnlCpu(),
                  const_cast<uint8_t*>(from.data()));
     memory packed(to_desc, DnnlCpu(), to);
