@@ -34,7 +34,8 @@ inline ModelConfig ZooConfig(const std::string& name) {
 }
 
 // By name; names are unique.
-inline std::map<std::string, WeightSpec> WeightsByName(const ModelConfig& config) {
+inline std::map<std::string, WeightSpec> WeightsByName(
+    const ModelConfig& config) {
   std::map<std::string, WeightSpec> weights;
   for (WeightSpec& weight : WeightList(config, DType::kBF16))
     EXPECT_TRUE(weights.emplace(weight.name, weight).second) << weight.name;
