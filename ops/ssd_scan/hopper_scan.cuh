@@ -35,12 +35,12 @@ struct HopperTile {
   static constexpr int kN = kStateSize;  // d_state, padded with zeros
   static constexpr int kHeads = 128 / kP;
   static constexpr int kStages = kN == 128 ? 3 : 4;
-  static constexpr int kStateStages = 5;
-  static constexpr int kRow = 128;                  // bytes
+  static constexpr int kStateStages = 6;  // even: of each parity, half
+  static constexpr int kRow = 128;        // bytes
   static constexpr int kTileBytes = kChunk * kRow;  // of 64 columns
   static constexpr int kInputTiles = kN / 64;
   static constexpr int kScanThreads = 512;
-  static constexpr int kStateThreads = 384;
+  static constexpr int kStateThreads = 640;
   static_assert(kP == 64 || kP == 128);
   static_assert(kN == 64 || kN == 128);
 };
@@ -104,8 +104,8 @@ struct HopperPlace {
     heads = min(Tile::kHeads, heads_per_group - set * Tile::kHeads);
     lane = threadIdx.x % 32;
     warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
-    slot = warp / 4 * 64 / Tile::kP;
-    row = warp / 4 * 64 % Tile::kP;
+    slot = warp / 4 % 2 * 64 / Tile::kP;
+    row = warp / 4 % 2 * 64 % Tile::kP;
   }
   __device__ __forceinline__ int head() const { return first_head + slot; }
   __device__ __forceinline__ bool active() const { return slot < heads; }
@@ -288,11 +288,13 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
   const int64_t index =
       (static_cast<int64_t>(place.batch) * p.segments + place.segment) *
       p.heads;
-  if (place.warp >= 8) {
+  // 4 * 112 + 64 = 512 registers over the warpgroups.
+  if (place.warp >= 16) {
+    hopper::GiveRegisters<64>();
     // Two warps a head take every other chunk; they meet once a pair, to know
     // each other's exponents.
     constexpr int kWarps = 2 * Tile::kHeads;
-    const int slot = (place.warp - 8) / 2, odd = place.warp % 2;
+    const int slot = (place.warp - 16) / 2, odd = place.warp % 2;
     if (slot >= Tile::kHeads) return;
     DecayWarp<T> decays(p, place, slot);
     float suffix = 0.0f, other = 0.0f;  // of the other head
@@ -326,7 +328,7 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
       if (exists) {
         HopperDecays& out = shared.decays[stage][slot];
         decays.FillWeights(before, out);
-        if (place.lane == 0) out.last = last && (odd || chunk == first);
+        if (place.lane == 0) out.last = last;
         __syncwarp();
         if (place.lane == 0) hopper::Arrive(shared.full[stage]);
       }
@@ -337,17 +339,20 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     return;
   }
 
-  // The warpgroups take turns at products and at scaling: within one, the left
-  // operand's registers must not change while products under way read them,
-  // which the compiler does not see around a loop.
+  // Four warpgroups: each set of rows has two, which take every other chunk, so
+  // that some scale while others' products run. Within one they cannot: the
+  // left operand's registers must not change while products under way read
+  // them, which the compiler does not see around a loop.
+  hopper::TakeRegisters<112>();
+  const int odd = place.warp / 8;
   float state[Tile::kN / 8][4] = {};
-  for (int turn = 0;; ++turn) {
+  for (int turn = odd; turn < p.segment_chunks; turn += 2) {
     const int stage = turn % kStages;
     hopper::Wait(shared.full[stage], turn / kStages & 1);
     const HopperDecays& decays = shared.decays[stage][place.slot];
     const bool last = decays.last;
     uint32_t scaled[kChunk / 16][4];
-    LoadChunkX(SharedAddress(shared.x[stage][place.warp / 4]), place.lane,
+    LoadChunkX(SharedAddress(shared.x[stage][place.warp / 4 % 2]), place.lane,
                place.warp, scaled);
     ScaleX<T>(decays.weight, place.lane % 4, scaled);
     hopper::Hold(state);
@@ -365,13 +370,29 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     if (last) break;
     if (place.lane == 0) hopper::Arrive(shared.empty[stage]);
   }
-  if (place.active()) {
-    float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
-    ForEachHopperPair<Tile>(
-        place, p.d_state, state, [&](float v0, float v1, int offset) {
-          *reinterpret_cast<float2*>(out + offset) = {v0, v1};
-        });
+  // The two halves of a sum meet in shared memory, where all is read by now.
+  auto* const half = reinterpret_cast<float4*>(shared.B) + threadIdx.x % 256;
+  hopper::SyncWarps<512>(2);
+  if (odd) {
+#pragma unroll
+    for (int n = 0; n < Tile::kN / 8; ++n)
+      half[256 * n] = {state[n][0], state[n][1], state[n][2], state[n][3]};
   }
+  hopper::SyncWarps<512>(2);
+  if (odd || !place.active()) return;
+#pragma unroll
+  for (int n = 0; n < Tile::kN / 8; ++n) {
+    const float4 v = half[256 * n];
+    state[n][0] += v.x;
+    state[n][1] += v.y;
+    state[n][2] += v.z;
+    state[n][3] += v.w;
+  }
+  float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
+  ForEachHopperPair<Tile>(place, p.d_state, state,
+                          [&](float v0, float v1, int offset) {
+                            *reinterpret_cast<float2*>(out + offset) = {v0, v1};
+                          });
 #endif
 }
 
@@ -572,16 +593,19 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
         rounded[k][r] = PackPair<T>(v[2 * (r % 2)], v[2 * (r % 2) + 1]);
       }
   };
-  // Stages and stores `out`. One thread stores; what it stored before has left
-  // the other buffer by the time that anyone passes the barrier.
-  const auto store = [&](int chunk) {
-    uint8_t* const staged = shared.y[group][(chunk - first) % 2];
-    const uint32_t rows = Across(SharedAddress(staged), Opaque(place.lane),
-                                 place.warp % 4 * 2, Tile::kRow);
+  const auto stage_out = [&](int chunk) {
+    const uint32_t rows =
+        Across(SharedAddress(shared.y[group][(chunk - first) % 2]),
+               Opaque(place.lane), place.warp % 4 * 2, Tile::kRow);
 #pragma unroll
     for (int j = 0; j < kSteps; ++j)
       hopper::StoreMatricesTransposed(Shifted(rows, 16 * j, 0, Tile::kRow),
                                       out[j]);
+  };
+  // One thread stores what is staged; what it stored before has left the other
+  // buffer by the time that anyone passes the barrier.
+  const auto store_out = [&](int chunk) {
+    const uint8_t* const staged = shared.y[group][(chunk - first) % 2];
     hopper::FenceForProducts();
     if (threadIdx.x % 128 == 0) hopper::WaitStores();
     hopper::SyncWarps<128>(1 + group);
@@ -619,7 +643,12 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
                              c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
                              T());
     hopper::CommitProducts();
-    if (turn > 0) store(chunk - 1);
+    if (turn > 0) stage_out(chunk - 1);
+    float2 before[kChunk / 8];
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; ++n)
+      before[n] =
+          *reinterpret_cast<const float2*>(&decays.before[8 * n + 2 * t]);
     // state = whole * state, done before, + (weight x)^T B
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
@@ -636,18 +665,16 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
       hopper::Product<true>(state, scaled[j], b.At(16 * Tile::kRow * j), true,
                             T());
     hopper::CommitProducts();
+    if (turn > 0) store_out(chunk - 1);
     // y^T = before * y^T + x^T scores^T
     hopper::WaitProducts<1>();
     hopper::Hold(y);
     hopper::Hold(rounded);
     LoadChunkX(x_tile, place.lane, place.warp, x);
 #pragma unroll
-    for (int n = 0; n < kChunk / 8; ++n) {
-      const float2 before =
-          *reinterpret_cast<const float2*>(&decays.before[8 * n + 2 * t]);
+    for (int n = 0; n < kChunk / 8; ++n)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) y[n][e] *= e % 2 ? before.y : before.x;
-    }
+      for (int e = 0; e < 4; ++e) y[n][e] *= e % 2 ? before[n].y : before[n].x;
     hopper::Hold(y);
     hopper::Hold(x);
     hopper::Wait(shared.scored[buffer], turn / 2 & 1);
@@ -677,7 +704,8 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
                                 y[2 * j + r / 2][2 * (r % 2) + 1]);
     if (chunk + 1 < end) decay_state(turn + 1);
   }
-  store(end - 1);
+  stage_out(end - 1);
+  store_out(end - 1);
   if (threadIdx.x % 128 == 0) hopper::WaitStores();
 
   if (place.active() && final) {
@@ -718,9 +746,9 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
   }
   __syncthreads();
 
-  // 2 * 184 + 88 + 56 = 512 registers over the warpgroups.
+  // 2 * 192 + 80 + 48 = 512 registers over the warpgroups.
   if (place.warp >= 12) {
-    hopper::GiveRegisters<56>();
+    hopper::GiveRegisters<48>();
     // Two warps a head take every other chunk.
     const int slot = (place.warp - 12) / 2, odd = place.warp % 2;
     if (slot >= Tile::kHeads || first + odd >= end) return;
@@ -765,10 +793,10 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
       return chunk + 2 < end;
     });
   } else if (place.warp >= 8) {
-    hopper::GiveRegisters<88>();
+    hopper::GiveRegisters<80>();
     MakeScores(p, place, end - first, shared);
   } else {
-    hopper::TakeRegisters<184>();
+    hopper::TakeRegisters<192>();
     ScanChunks(hp, place, first, end, end == chunks, shared);
   }
 #endif
