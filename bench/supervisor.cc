@@ -47,8 +47,10 @@ class Supervisor {
     if (options_.benchmark.format.empty()) Print(TableHeader());
     const absl::Status status = options_.isolate ? RunIsolated() : RunHere();
     if (options_.benchmark.format == "json") Print(file_.ToText());
-    if (absl::Status s = file_.Write(); !s.ok()) return Fail(s);
-    if (absl::Status s = trace_.Write(); !s.ok()) return Fail(s);
+    // Neither file is lost with the other.
+    absl::Status written = file_.Write();
+    written.Update(trace_.Write());
+    if (!written.ok()) return Fail(written);
     if (!status.ok()) return Fail(status);
     Progress("done", "");
     std::fprintf(stderr, "\n%zu rows: %zu measured, %zu skipped, %zu errors\n",

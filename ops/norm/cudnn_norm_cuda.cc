@@ -73,7 +73,7 @@ absl::StatusOr<Graph> CachedGraph(const CudnnNorm& norm, int64_t rows,
 absl::StatusOr<Launch> PlanCudnnNorm(const CudnnNorm& norm, Device& device) {
   if (!HasAdjacentRows(norm.x) || !HasAdjacentRows(norm.y))
     return absl::UnimplementedError("needs x and y without gaps between rows");
-  for (const Tensor* t : {&norm.x, &norm.weight, &norm.y})
+  for (const Tensor* t : {&norm.x, &norm.weight, &norm.bias, &norm.y})
     if (reinterpret_cast<uintptr_t>(t->data) % 16 != 0)
       return absl::UnimplementedError("needs tensors on 16-byte boundaries");
   const int64_t width = norm.weight.size();

@@ -192,26 +192,23 @@ def _fastest(rows: Collection, op: str, form: str) -> Iterable[str]:
             yield f"{_capital(text)}, last by {last}{_where(rows, machine)}."
 
 
-def _leanest(rows: Collection) -> Iterable[str]:
+def _decode_extremes(rows: Collection, counter: str, unit: str, form: str) -> Iterable[str]:
     for machine, items in _by_machine(rows.of("decode")):
-        found = _extremes(_longest_shared(items), lambda item: item.value("memory_state"), "B")
+        found = _extremes(_longest_shared(items), lambda item: item.value(counter), unit)
         if found:
-            best, _, first, last = found
-            yield (
-                f"The state after {labels.tokens(best.seqlen)} tokens is smallest in {first} and "
-                f"largest in {last}{_where(rows, machine)}."
-            )
+            best, _, least, most = found
+            text = form.format(length=labels.tokens(best.seqlen), least=least, most=most)
+            yield f"{text}{_where(rows, machine)}."
+
+
+def _leanest(rows: Collection) -> Iterable[str]:
+    form = "The state after {length} tokens is smallest in {least} and largest in {most}"
+    return _decode_extremes(rows, "memory_state", "B", form)
 
 
 def _frugal(rows: Collection) -> Iterable[str]:
-    for machine, items in _by_machine(rows.of("decode")):
-        found = _extremes(_longest_shared(items), lambda item: item.value("energy_per_token"), "J")
-        if found:
-            best, _, first, last = found
-            yield (
-                f"A token after {labels.tokens(best.seqlen)} takes the least energy in {first}, "
-                f"the most in {last}{_where(rows, machine)}."
-            )
+    form = "A token after {length} takes the least energy in {least}, the most in {most}"
+    return _decode_extremes(rows, "energy_per_token", "J", form)
 
 
 def _nearest_limit(rows: Collection) -> Iterable[str]:
