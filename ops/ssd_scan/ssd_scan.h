@@ -84,6 +84,12 @@ struct SsdScan {
     visit(TensorSpec{"final_state", kOutput, kF32, states}, a.final_state);
   }
 
+  // One row of one head's state over the whole length.
+  static Problem Part(const Problem& p, double) {
+    Problem part = p;
+    part.heads = part.groups = part.head_dim = 1;
+    return part;
+  }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -5,6 +5,7 @@
 // the state each segment starts from.
 #pragma once
 
+#include "fixtures/dependent_launch_cuda.h"
 #include "ops/ssd_scan/chunk.cuh"
 
 namespace seqmark::ssd {
@@ -87,6 +88,8 @@ inline constexpr int kPassThreads = 256;
 // neighbours of one head's state a thread.
 template <class T>
 __global__ void __launch_bounds__(kPassThreads) PassStates(const Params<T> p) {
+  LetNextStart();
+  WaitForPrevious();
   const int head_quads = p.head_dim * p.d_state / 4;
   const int64_t quads = static_cast<int64_t>(p.heads) * head_quads;
   const int64_t i =

@@ -1,0 +1,777 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SegmentStates and SegmentScan for sm_90a: the same mathematics as states.cuh
+// and scan.cuh with roles for warps.
+//
+// A CTA has two warpgroups that each own 64 rows (head, p) of the state, in
+// registers, for all d_state columns and all tokens of y^T. Everything a
+// warpgroup multiplies from the left is in registers: the state, rounded, and
+// x^T, scaled or not; from the right come tiles in shared memory: C, B and the
+// scores. A third warpgroup makes the scores one chunk ahead, C B^T once for
+// all heads of the CTA. A warp a head makes the decays, further ahead, and one
+// of them starts the bulk copies.
+#pragma once
+
+#include "fixtures/dependent_launch_cuda.h"
+#include "ops/ssd_scan/chunk.cuh"
+#include "ops/ssd_scan/hopper.cuh"
+
+namespace seqmark::ssd {
+
+template <class T>
+struct HopperParams {
+  Params<T> p;
+  CUtensorMap x, y;  // (batch, seqlen, heads * head_dim)
+  CUtensorMap B, C;  // (batch, seqlen, groups, d_state)
+  // Whether states[s] is already what segment s starts from, or yet what it
+  // adds.
+  bool passed;
+};
+
+template <class T, int kHeadDim, int kStateSize>
+struct HopperTile {
+  using Element = T;
+  static constexpr int kP = kHeadDim;    // 64 or 128
+  static constexpr int kN = kStateSize;  // d_state, padded with zeros
+  static constexpr int kHeads = 128 / kP;
+  static constexpr int kStages = kN == 128 ? 3 : 4;
+  static constexpr int kStateStages = 5;
+  static constexpr int kRow = 128;                  // bytes
+  static constexpr int kTileBytes = kChunk * kRow;  // of 64 columns
+  static constexpr int kInputTiles = kN / 64;
+  static constexpr int kScanThreads = 512;
+  static constexpr int kStateThreads = 384;
+  static_assert(kP == 64 || kP == 128);
+  static_assert(kN == 64 || kN == 128);
+};
+
+// Of a chunk and a head, as powers of two: a as in Decays.
+struct HopperDecays {
+  float a[kChunk];
+  float step[kChunk];
+  float factor[kChunk];  // step exp2(a of the last of a token's 16 - a)
+  float weight[kChunk];  // of a token in the state at the end
+  float before[kChunk];  // of the state before the chunk at a token
+  float whole;           // of the state before the chunk at its end
+  int last;              // no earlier chunk matters (SegmentStates)
+  float unused[2];
+};
+
+template <class Tile>
+struct HopperStateShared {
+  alignas(
+      1024) uint8_t B[Tile::kStateStages][Tile::kInputTiles][Tile::kTileBytes];
+  alignas(1024) uint8_t x[Tile::kStateStages][2][Tile::kTileBytes];
+  HopperDecays decays[Tile::kStateStages][Tile::kHeads];
+  uint64_t full[Tile::kStateStages], empty[Tile::kStateStages];
+  float totals[2][2][2];
+};
+
+template <class Tile>
+struct HopperScanShared {
+  alignas(1024) uint8_t B[Tile::kStages][Tile::kInputTiles][Tile::kTileBytes];
+  alignas(1024) uint8_t C[Tile::kStages][Tile::kInputTiles][Tile::kTileBytes];
+  alignas(1024) uint8_t x[Tile::kStages][2][Tile::kTileBytes];
+  alignas(1024) uint8_t scores[2][Tile::kHeads][Tile::kTileBytes];
+  alignas(1024) uint8_t y[2][2][Tile::kTileBytes];
+  HopperDecays decays[Tile::kStages][Tile::kHeads];
+  uint64_t full[Tile::kStages], empty[Tile::kStages];
+  uint64_t scored[2], free[2];
+};
+
+// Dynamic shared memory need not start on 1024 bytes.
+template <class Shared>
+inline constexpr int kHopperBytes = sizeof(Shared) + 1024;
+
+// Which heads and segment a CTA works on, and which rows a warpgroup.
+template <class Tile>
+struct HopperPlace {
+  int batch, group, segment, first_head, heads;
+  int lane, warp, slot, row;  // slot: the warpgroup's head; row: its first p
+
+  template <class P>
+  __device__ __forceinline__ HopperPlace(const P& p, int segments) {
+    const int heads_per_group = p.heads / p.groups;
+    const int sets = (heads_per_group + Tile::kHeads - 1) / Tile::kHeads;
+    int block = blockIdx.x;
+    const int set = block % sets;
+    block /= sets;
+    group = block % p.groups;
+    block /= p.groups;
+    segment = block % segments;
+    batch = block / segments;
+    first_head = group * heads_per_group + set * Tile::kHeads;
+    heads = min(Tile::kHeads, heads_per_group - set * Tile::kHeads);
+    lane = threadIdx.x % 32;
+    warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
+    slot = warp / 4 * 64 / Tile::kP;
+    row = warp / 4 * 64 % Tile::kP;
+  }
+  __device__ __forceinline__ int head() const { return first_head + slot; }
+  __device__ __forceinline__ bool active() const { return slot < heads; }
+};
+
+#if SEQMARK_SM90A
+
+template <class Shared>
+__device__ __forceinline__ Shared& HopperShared() {
+  extern __shared__ __align__(1024) uint8_t hopper_bytes[];
+  // By an index, so that the compiler still knows this as shared memory.
+  return *reinterpret_cast<Shared*>(hopper_bytes +
+                                    (-SharedAddress(hopper_bytes) & 1023));
+}
+
+// Decays of one head by one warp, two tokens a lane.
+template <class T>
+struct DecayWarp {
+  const T* dt;
+  int64_t stride;
+  float bias, rate, dt_min;
+  int lane, seqlen;
+  bool exists;
+  // Raw steps of the next chunks: memory is further away than a chunk takes.
+  static constexpr int kAhead = 2;
+  T raw[kAhead][2];
+  float step[2];
+  float2 a;
+  float total;
+
+  template <class Tile>
+  __device__ __forceinline__ DecayWarp(const Params<T>& p,
+                                       const HopperPlace<Tile>& place,
+                                       int slot) {
+    exists = slot < place.heads;
+    const int head = place.first_head + (exists ? slot : 0);
+    dt = p.dt + place.batch * p.dt_strides.batch + head;
+    stride = p.dt_strides.token;
+    bias = p.dt_bias != nullptr ? p.dt_bias[head] : 0.0f;
+    rate = p.A[head] * kLog2E;
+    dt_min = p.dt_min;
+    lane = place.lane;
+    seqlen = p.seqlen;
+  }
+  __device__ __forceinline__ void Fetch(int token, T (&to)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      to[i] = dt[min(max(token + 2 * lane + i, 0), seqlen - 1) * stride];
+  }
+  // visit(chunk, raw steps) for first, first + by, ... while it says so.
+  template <class Visit>
+  __device__ __forceinline__ void ForEachChunk(int first, int by,
+                                               Visit&& visit) {
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) Fetch((first + k * by) * kChunk, raw[k]);
+    for (int chunk = first;;)
+#pragma unroll
+      for (int k = 0; k < kAhead; ++k, chunk += by) {
+        if (!visit(chunk, raw[k])) return;
+        Fetch((chunk + kAhead * by) * kChunk, raw[k]);
+      }
+  }
+  // The steps of a chunk and their sums. Tokens past the end have step 0: they
+  // neither decay nor add.
+  __device__ __forceinline__ void Sum(int token, const T (&raw_steps)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i)
+      step[i] = exists && token + 2 * lane + i < seqlen
+                    ? fmaxf(SoftplusFast(ToFloat(raw_steps[i]) + bias), dt_min)
+                    : 0.0f;
+    const float first = step[0] * rate;
+    float sum = first + step[1] * rate;  // inclusive scan over lanes
+#pragma unroll
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const float before = __shfl_up_sync(~0u, sum, offset);
+      if (lane >= offset) sum += before;
+    }
+    const float before = __shfl_up_sync(~0u, sum, 1);
+    total = __shfl_sync(~0u, sum, 31);
+    a = {(lane > 0 ? before : 0.0f) + first, sum};
+  }
+  // `suffix` is the exponent by which what the chunk adds decays later on.
+  __device__ __forceinline__ void FillWeights(float suffix, HopperDecays& out) {
+    const float after = total + suffix;
+    *reinterpret_cast<float2*>(&out.weight[2 * lane]) = {
+        step[0] * Exp2Fast(after - a.x), step[1] * Exp2Fast(after - a.y)};
+  }
+  __device__ __forceinline__ void FillOthers(HopperDecays& out) {
+    const float end = __shfl_sync(~0u, a.y, lane | 7);
+    *reinterpret_cast<float2*>(&out.a[2 * lane]) = a;
+    *reinterpret_cast<float2*>(&out.step[2 * lane]) = {step[0], step[1]};
+    *reinterpret_cast<float2*>(&out.factor[2 * lane]) = {
+        step[0] * Exp2Fast(end - a.x), step[1] * Exp2Fast(end - a.y)};
+    *reinterpret_cast<float2*>(&out.before[2 * lane]) = {Exp2Fast(a.x),
+                                                         Exp2Fast(a.y)};
+    if (lane == 0) out.whole = Exp2Fast(total);
+  }
+};
+
+// x^T of a chunk, a warpgroup's rows, as left operands, 16 tokens each.
+__device__ __forceinline__ void LoadChunkX(uint32_t tile, int lane, int warp,
+                                           uint32_t (&x)[kChunk / 16][4]) {
+  const uint32_t rows = Across(tile, Opaque(lane), warp % 4 * 2, 128);
+#pragma unroll
+  for (int j = 0; j < kChunk / 16; ++j)
+    LoadMatricesTransposed(x[j], Shifted(rows, 16 * j, 0, 128));
+}
+
+template <class T>
+__device__ __forceinline__ void ScaleX(const float* weights, int t,
+                                       uint32_t (&x)[kChunk / 16][4]) {
+#pragma unroll
+  for (int j = 0; j < kChunk / 16; ++j)
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const float2 w = *reinterpret_cast<const float2*>(
+          &weights[16 * j + 8 * (r / 2) + 2 * t]);
+      const float2 v = UnpackPair<T>(x[j][r]);
+      x[j][r] = PackPair<T>(v.x * w.x, v.y * w.y);
+    }
+}
+
+// visit(pair, offset) for each two neighbours of the warpgroup's state that
+// exist; offset within a (head_dim, d_state) matrix.
+template <class Tile, class Visit>
+__device__ __forceinline__ void ForEachHopperPair(
+    const HopperPlace<Tile>& place, int d_state,
+    float (&state)[Tile::kN / 8][4], Visit&& visit) {
+  const int g = place.lane / 4, t = place.lane % 4;
+  const int row = place.row + place.warp % 4 * 16 + g;
+#pragma unroll
+  for (int n = 0; n < Tile::kN / 8; ++n) {
+    if (8 * n >= d_state) continue;
+#pragma unroll
+    for (int below = 0; below < 2; ++below)
+      visit(state[n][2 * below], state[n][2 * below + 1],
+            (row + 8 * below) * d_state + 8 * n + 2 * t);
+  }
+}
+
+// Adds weight * (head_dim, d_state) at `from`.
+template <class Tile>
+__device__ __forceinline__ void AddState(const HopperPlace<Tile>& place,
+                                         int d_state, const float* from,
+                                         float weight,
+                                         float (&state)[Tile::kN / 8][4]) {
+  ForEachHopperPair<Tile>(
+      place, d_state, state, [&](float& v0, float& v1, int offset) {
+        const float2 v = *reinterpret_cast<const float2*>(from + offset);
+        v0 = fmaf(weight, v.x, v0);
+        v1 = fmaf(weight, v.y, v1);
+      });
+}
+
+#endif  // SEQMARK_SM90A
+
+// What each segment but the last adds to the state; as SegmentStates, from the
+// last chunk backwards as far as anything reaches the segment's end.
+template <class Tile, class T = typename Tile::Element>
+__global__ void __launch_bounds__(Tile::kStateThreads, 1)
+    HopperStates(const __grid_constant__ HopperParams<T> hp) {
+#if SEQMARK_SM90A
+  using Shared = HopperStateShared<Tile>;
+  constexpr int kStages = Tile::kStateStages;
+  Shared& shared = HopperShared<Shared>();
+  const Params<T>& p = hp.p;
+  const HopperPlace<Tile> place(p, p.segments - 1);
+  const int first = place.segment * p.segment_chunks;
+  const int end = first + p.segment_chunks;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kStages; ++s) {
+      hopper::InitBarrier(shared.full[s], Tile::kHeads);
+      hopper::InitBarrier(shared.empty[s], 8);
+    }
+    hopper::FenceBarriers();
+  }
+  LetNextStart();
+  __syncthreads();
+
+  const int64_t index =
+      (static_cast<int64_t>(place.batch) * p.segments + place.segment) *
+      p.heads;
+  if (place.warp >= 8) {
+    // Two warps a head take every other chunk; they meet once a pair, to know
+    // each other's exponents.
+    constexpr int kWarps = 2 * Tile::kHeads;
+    const int slot = (place.warp - 8) / 2, odd = place.warp % 2;
+    if (slot >= Tile::kHeads) return;
+    DecayWarp<T> decays(p, place, slot);
+    float suffix = 0.0f, other = 0.0f;  // of the other head
+    decays.ForEachChunk(end - 1 - odd, -2, [&](int chunk, const T(&raw)[2]) {
+      const int turn = end - 1 - chunk, stage = turn % kStages;
+      const bool exists = chunk >= first;
+      decays.Sum(chunk * kChunk, raw);
+      if (exists) hopper::Wait(shared.empty[stage], (turn / kStages & 1) ^ 1);
+      if (exists && slot == 0 && place.lane == 0) {
+        hopper::ExpectBytes(shared.full[stage],
+                            (2 + Tile::kInputTiles) * Tile::kTileBytes);
+        for (int k = 0; k < Tile::kInputTiles; ++k)
+          hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
+                          place.group, chunk * kChunk, place.batch);
+        for (int k = 0; k < 2; ++k)
+          hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
+                          place.first_head * Tile::kP + 64 * k, chunk * kChunk,
+                          place.batch);
+      }
+      float(&totals)[2][2] = shared.totals[turn / 2 % 2];
+      if (place.lane == 0) totals[slot][odd] = exists ? decays.total : 0.0f;
+      hopper::SyncWarps<32 * kWarps>(1);
+      const float before = suffix + (odd ? totals[slot][0] : 0.0f);
+      suffix += totals[slot][0] + totals[slot][1];
+      bool vanished = suffix < kVanished || !decays.exists;
+      if constexpr (Tile::kHeads == 2) {
+        other += totals[1 - slot][0] + totals[1 - slot][1];
+        vanished = vanished && (other < kVanished || 1 - slot >= place.heads);
+      }
+      const bool last = vanished || chunk - 1 + odd <= first;
+      if (exists) {
+        HopperDecays& out = shared.decays[stage][slot];
+        decays.FillWeights(before, out);
+        if (place.lane == 0) out.last = last && (odd || chunk == first);
+        __syncwarp();
+        if (place.lane == 0) hopper::Arrive(shared.full[stage]);
+      }
+      return !last;
+    });
+    if (decays.exists && !odd && place.lane == 0)
+      p.decays[index + place.first_head + slot] = Exp2Fast(suffix);
+    return;
+  }
+
+  // The warpgroups take turns at products and at scaling: within one, the left
+  // operand's registers must not change while products under way read them,
+  // which the compiler does not see around a loop.
+  float state[Tile::kN / 8][4] = {};
+  for (int turn = 0;; ++turn) {
+    const int stage = turn % kStages;
+    hopper::Wait(shared.full[stage], turn / kStages & 1);
+    const HopperDecays& decays = shared.decays[stage][place.slot];
+    const bool last = decays.last;
+    uint32_t scaled[kChunk / 16][4];
+    LoadChunkX(SharedAddress(shared.x[stage][place.warp / 4]), place.lane,
+               place.warp, scaled);
+    ScaleX<T>(decays.weight, place.lane % 4, scaled);
+    hopper::Hold(state);
+    hopper::Hold(scaled);
+    const auto b = hopper::ByRows<Tile::kTileBytes>(shared.B[stage]);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int j = 0; j < kChunk / 16; ++j)
+      hopper::Product<true>(state, scaled[j], b.At(16 * Tile::kRow * j), true,
+                            T());
+    hopper::CommitProducts();
+    hopper::WaitProducts<0>();
+    hopper::Hold(state);
+    hopper::Hold(scaled);
+    if (last) break;
+    if (place.lane == 0) hopper::Arrive(shared.empty[stage]);
+  }
+  if (place.active()) {
+    float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
+    ForEachHopperPair<Tile>(
+        place, p.d_state, state, [&](float v0, float v1, int offset) {
+          *reinterpret_cast<float2*>(out + offset) = {v0, v1};
+        });
+  }
+#endif
+}
+
+#if SEQMARK_SM90A
+
+// The scores of every head in a chunk, from C B^T, with the skip on their
+// diagonal; rows and warps as in left operands.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void WriteScores(
+    const HopperDecays (&decays)[Tile::kHeads], const float* skip,
+    const float (&cb)[8][4], int lane, int warp,
+    uint8_t (&scores)[Tile::kHeads][Tile::kTileBytes]) {
+  constexpr int kHeads = Tile::kHeads;
+  const int g = lane / 4, t = lane % 4;
+  const uint32_t rows =
+      Down(SharedAddress(scores), lane, 0, Tile::kRow) + 16 * warp * Tile::kRow;
+  const int i = 16 * warp + g;
+  float a_i[kHeads][2];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    a_i[h][0] = decays[h].a[i];
+    a_i[h][1] = decays[h].a[i + 8];
+  }
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
+    if (k >= warp) break;
+      // All earlier tokens than the warp's rows: exponents are split at the
+      // last of the 16, both parts being <= 0.
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      const float end = decays[h].a[16 * k + 15];
+      const float r0 = Exp2Fast(a_i[h][0] - end);
+      const float r1 = Exp2Fast(a_i[h][1] - end);
+      uint32_t out[4];
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const float(&v)[4] = cb[2 * k + side];
+        const float2 f = *reinterpret_cast<const float2*>(
+            &decays[h].factor[16 * k + 8 * side + 2 * t]);
+        out[2 * side] = PackPair<T>(v[0] * (f.x * r0), v[1] * (f.y * r0));
+        out[2 * side + 1] = PackPair<T>(v[2] * (f.x * r1), v[3] * (f.y * r1));
+      }
+      hopper::StoreMatrices(
+          Shifted(rows, 0, 2 * k, Tile::kRow) + h * Tile::kTileBytes, out);
+    }
+  }
+  // The 16 x 16 block on the diagonal.
+  float own[2][4];
+#pragma unroll
+  for (int n = 0; n < 8; ++n)
+    if (n / 2 == warp)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) own[n % 2][e] = cb[n][e];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    uint32_t out[4];
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      const int j = 16 * warp + 8 * side + 2 * t;
+      const float2 a = *reinterpret_cast<const float2*>(&decays[h].a[j]);
+      const float2 step = *reinterpret_cast<const float2*>(&decays[h].step[j]);
+      float v[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int after = i + e / 2 * 8 - j - e % 2;
+        const float score =
+            own[side][e] * ((e % 2 ? step.y : step.x) *
+                            Exp2Fast(a_i[h][e / 2] - (e % 2 ? a.y : a.x)));
+        v[e] = after > 0 ? score : after == 0 ? score + skip[h] : 0.0f;
+      }
+      out[2 * side] = PackPair<T>(v[0], v[1]);
+      out[2 * side + 1] = PackPair<T>(v[2], v[3]);
+    }
+    hopper::StoreMatrices((rows ^ (2 * warp << 4)) + h * Tile::kTileBytes, out);
+  }
+}
+
+// The score warpgroup: warps 8 to 11.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void MakeScores(const Params<T>& p,
+                                           const HopperPlace<Tile>& place,
+                                           int chunks,
+                                           HopperScanShared<Tile>& shared) {
+  const int warp = place.warp - 8;
+  // Blocks above the diagonal are zeros for ever.
+  for (int i = threadIdx.x % 128;
+       i < static_cast<int>(sizeof(shared.scores)) / 16; i += 128)
+    reinterpret_cast<uint4*>(shared.scores)[i] = {0, 0, 0, 0};
+  hopper::SyncWarps<128>(3);
+  float skip[Tile::kHeads];
+#pragma unroll
+  for (int h = 0; h < Tile::kHeads; ++h)
+    skip[h] = p.D != nullptr && h < place.heads ? p.D[place.first_head + h] : 0;
+  float cb[8][4] = {};
+  for (int turn = 0; turn < chunks; ++turn) {
+    const int stage = turn % Tile::kStages, buffer = turn % 2;
+    hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
+    const auto b = hopper::ByColumns(shared.B[stage]);
+    const auto c = hopper::ByColumns(shared.C[stage]);
+    hopper::Hold(cb);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k) {
+      const uint32_t at = k / 4 * Tile::kTileBytes + k % 4 * 32;
+      hopper::Product(cb, c.At(at), b.At(at), k > 0, T());
+    }
+    hopper::CommitProducts();
+    hopper::Wait(shared.free[buffer], (turn / 2 & 1) ^ 1);
+    hopper::WaitProducts<0>();
+    hopper::Hold(cb);
+    WriteScores<Tile>(shared.decays[stage], skip, cb, Opaque(place.lane), warp,
+                      shared.scores[buffer]);
+    hopper::FenceForProducts();
+    __syncwarp();
+    if (place.lane == 0) {
+      hopper::Arrive(shared.scored[buffer]);
+      hopper::Arrive(shared.empty[stage]);
+    }
+  }
+}
+
+// The warpgroup's y of a chunk, staged as rows of tokens, gated on the way to
+// global memory.
+template <class Tile, class T>
+__device__ __forceinline__ void StoreGated(const Params<T>& p,
+                                           const HopperPlace<Tile>& place,
+                                           int token, const uint8_t* staged) {
+  const int thread = Opaque(threadIdx.x % 128), piece = thread % 8;
+  const int64_t column =
+      static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
+#pragma unroll 1
+  for (int i = thread / 8; i < min(kChunk, p.seqlen - token); i += 16) {
+    auto values = *reinterpret_cast<const Pack<T, 8>*>(
+        staged + Swizzled(i, piece, Tile::kRow));
+    const auto z = *reinterpret_cast<const Pack<T, 8>*>(
+        p.z + place.batch * p.z_strides.batch +
+        (token + i) * p.z_strides.token + column);
+#pragma unroll
+    for (int k = 0; k < 8; ++k)
+      values.v[k] =
+          FromFloat<T>(ToFloat(values.v[k]) * SiluFast(ToFloat(z.v[k])));
+    *reinterpret_cast<Pack<T, 8>*>(p.y + place.batch * p.y_strides.batch +
+                                   (token + i) * p.y_strides.token + column) =
+        values;
+  }
+}
+
+// The state that the warpgroup's segment starts from.
+template <class Tile, class T>
+__device__ __forceinline__ void StartState(const HopperParams<T>& hp,
+                                           const HopperPlace<Tile>& place,
+                                           float (&state)[Tile::kN / 8][4]) {
+  const Params<T>& p = hp.p;
+  const int size = Tile::kP * p.d_state;
+  const int64_t first = static_cast<int64_t>(place.batch) * p.segments;
+  if (hp.passed) {
+    AddState<Tile>(
+        place, p.d_state,
+        p.states + ((first + place.segment) * p.heads + place.head()) * size,
+        1.0f, state);
+    return;
+  }
+  float weight = 1.0f;
+  for (int s = place.segment - 1; s >= 0; --s) {
+    const int64_t index = (first + s) * p.heads + place.head();
+    AddState<Tile>(place, p.d_state, p.states + index * size, weight, state);
+    weight *= p.decays[index];
+  }
+  if (p.initial_state != nullptr)
+    AddState<Tile>(
+        place, p.d_state,
+        p.initial_state +
+            (static_cast<int64_t>(place.batch) * p.heads + place.head()) * size,
+        weight, state);
+}
+
+// The two warpgroups that own the state: warps 0 to 7.
+template <class Tile, class T>
+__device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
+                                           const HopperPlace<Tile>& place,
+                                           int first, int end, bool final,
+                                           HopperScanShared<Tile>& shared) {
+  constexpr int kSteps = kChunk / 16;
+  const Params<T>& p = hp.p;
+  const int group = place.warp / 4, t = place.lane % 4;
+  float state[Tile::kN / 8][4] = {};
+  WaitForPrevious();
+  if (place.active()) StartState(hp, place, state);
+  float y[kChunk / 8][4] = {};
+  uint32_t rounded[Tile::kN / 16][4];  // the state
+  uint32_t out[kSteps][4];             // y of the chunk before
+  const auto round_state = [&] {
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k)
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const float(&v)[4] = state[2 * k + r / 2];
+        rounded[k][r] = PackPair<T>(v[2 * (r % 2)], v[2 * (r % 2) + 1]);
+      }
+  };
+  // Stages and stores `out`. One thread stores; what it stored before has left
+  // the other buffer by the time that anyone passes the barrier.
+  const auto store = [&](int chunk) {
+    uint8_t* const staged = shared.y[group][(chunk - first) % 2];
+    const uint32_t rows = Across(SharedAddress(staged), Opaque(place.lane),
+                                 place.warp % 4 * 2, Tile::kRow);
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+      hopper::StoreMatricesTransposed(Shifted(rows, 16 * j, 0, Tile::kRow),
+                                      out[j]);
+    hopper::FenceForProducts();
+    if (threadIdx.x % 128 == 0) hopper::WaitStores();
+    hopper::SyncWarps<128>(1 + group);
+    if (!place.active()) return;
+    if (p.z != nullptr)
+      StoreGated(p, place, chunk * kChunk, staged);
+    else if (threadIdx.x % 128 == 0)
+      hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
+                       chunk * kChunk, place.batch, staged);
+  };
+  const auto decay_state = [&](int turn) {
+    const int stage = turn % Tile::kStages;
+    hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
+    const float whole = shared.decays[stage][place.slot].whole;
+#pragma unroll
+    for (auto& tile : state)
+#pragma unroll
+      for (float& v : tile) v *= whole;
+  };
+  round_state();
+  decay_state(0);
+
+  for (int chunk = first; chunk < end; ++chunk) {
+    const int turn = chunk - first;
+    const int stage = turn % Tile::kStages, buffer = turn % 2;
+    // y^T = state C^T
+    hopper::Hold(rounded);
+    hopper::Hold(y);
+    const HopperDecays& decays = shared.decays[stage][place.slot];
+    const auto c = hopper::ByColumns(shared.C[stage]);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k)
+      hopper::Product<false>(y, rounded[k],
+                             c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
+                             T());
+    hopper::CommitProducts();
+    if (turn > 0) store(chunk - 1);
+    // state = whole * state, done before, + (weight x)^T B
+    // x is loaded twice, once for either use, to need fewer registers while
+    // all products are under way.
+    uint32_t x[kSteps][4], scaled[kSteps][4];
+    const uint32_t x_tile = SharedAddress(shared.x[stage][group]);
+    LoadChunkX(x_tile, place.lane, place.warp, scaled);
+    ScaleX<T>(decays.weight, t, scaled);
+    hopper::Hold(state);
+    hopper::Hold(scaled);
+    const auto b = hopper::ByRows<Tile::kTileBytes>(shared.B[stage]);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+      hopper::Product<true>(state, scaled[j], b.At(16 * Tile::kRow * j), true,
+                            T());
+    hopper::CommitProducts();
+    // y^T = before * y^T + x^T scores^T
+    hopper::WaitProducts<1>();
+    hopper::Hold(y);
+    hopper::Hold(rounded);
+    LoadChunkX(x_tile, place.lane, place.warp, x);
+#pragma unroll
+    for (int n = 0; n < kChunk / 8; ++n) {
+      const float2 before =
+          *reinterpret_cast<const float2*>(&decays.before[8 * n + 2 * t]);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) y[n][e] *= e % 2 ? before.y : before.x;
+    }
+    hopper::Hold(y);
+    hopper::Hold(x);
+    hopper::Wait(shared.scored[buffer], turn / 2 & 1);
+    const auto scores = hopper::ByColumns(shared.scores[buffer][place.slot]);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+      hopper::Product<false>(y, x[j], scores.At(32 * j), true, T());
+    hopper::CommitProducts();
+    hopper::WaitProducts<1>();
+    hopper::Hold(state);
+    hopper::Hold(scaled);
+    round_state();
+    hopper::Hold(rounded);
+    hopper::WaitProducts<0>();
+    hopper::Hold(y);
+    hopper::Hold(x);
+    if (place.lane == 0) {
+      hopper::Arrive(shared.empty[stage]);
+      hopper::Arrive(shared.free[buffer]);
+    }
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+#pragma unroll
+      for (int r = 0; r < 4; ++r)
+        out[j][r] = PackPair<T>(y[2 * j + r / 2][2 * (r % 2)],
+                                y[2 * j + r / 2][2 * (r % 2) + 1]);
+    if (chunk + 1 < end) decay_state(turn + 1);
+  }
+  store(end - 1);
+  if (threadIdx.x % 128 == 0) hopper::WaitStores();
+
+  if (place.active() && final) {
+    float* const out =
+        p.final_state +
+        (static_cast<int64_t>(place.batch) * p.heads + place.head()) *
+            Tile::kP * p.d_state;
+    ForEachHopperPair<Tile>(
+        place, p.d_state, state, [&](float v0, float v1, int offset) {
+          *reinterpret_cast<float2*>(out + offset) = {v0, v1};
+        });
+  }
+}
+
+#endif  // SEQMARK_SM90A
+
+template <class Tile, class T = typename Tile::Element>
+__global__ void __launch_bounds__(Tile::kScanThreads, 1)
+    HopperScan(const __grid_constant__ HopperParams<T> hp) {
+#if SEQMARK_SM90A
+  using Shared = HopperScanShared<Tile>;
+  Shared& shared = HopperShared<Shared>();
+  const Params<T>& p = hp.p;
+  const HopperPlace<Tile> place(p, p.segments);
+  const int chunks = (p.seqlen + kChunk - 1) / kChunk;
+  const int first = place.segment * p.segment_chunks;
+  const int end = min(first + p.segment_chunks, chunks);
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < Tile::kStages; ++s) {
+      hopper::InitBarrier(shared.full[s], Tile::kHeads);
+      hopper::InitBarrier(shared.empty[s], 12);
+    }
+    for (int s = 0; s < 2; ++s) {
+      hopper::InitBarrier(shared.scored[s], 4);
+      hopper::InitBarrier(shared.free[s], 8);
+    }
+    hopper::FenceBarriers();
+  }
+  __syncthreads();
+
+  // 2 * 184 + 88 + 56 = 512 registers over the warpgroups.
+  if (place.warp >= 12) {
+    hopper::GiveRegisters<56>();
+    // Two warps a head take every other chunk.
+    const int slot = (place.warp - 12) / 2, odd = place.warp % 2;
+    if (slot >= Tile::kHeads || first + odd >= end) return;
+    DecayWarp<T> decays(p, place, slot);
+    decays.ForEachChunk(first + odd, 2, [&](int chunk, const T(&raw)[2]) {
+      const int turn = chunk - first, stage = turn % Tile::kStages;
+      decays.Sum(chunk * kChunk, raw);
+      hopper::Wait(shared.empty[stage], (turn / Tile::kStages & 1) ^ 1);
+      if (slot == 0 && place.lane == 0) {
+        hopper::ExpectBytes(shared.full[stage],
+                            (2 + 2 * Tile::kInputTiles) * Tile::kTileBytes);
+        for (int k = 0; k < Tile::kInputTiles; ++k) {
+          hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
+                          place.group, chunk * kChunk, place.batch);
+          hopper::CopyBox(shared.C[stage][k], hp.C, shared.full[stage], 64 * k,
+                          place.group, chunk * kChunk, place.batch);
+        }
+        for (int k = 0; k < 2; ++k)
+          hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
+                          place.first_head * Tile::kP + 64 * k, chunk * kChunk,
+                          place.batch);
+      }
+      // What the stages cannot hold yet comes closer.
+      const int later = chunk + Tile::kStages;
+      if (slot == Tile::kHeads - 1 && place.lane == 0 && later < end) {
+        for (int k = 0; k < 2; ++k)
+          hopper::PrefetchBox(hp.x, place.first_head * Tile::kP + 64 * k,
+                              later * kChunk, place.batch);
+        if (place.first_head % (p.heads / p.groups) == 0)
+          for (int k = 0; k < Tile::kInputTiles; ++k) {
+            hopper::PrefetchBox(hp.B, 64 * k, place.group, later * kChunk,
+                                place.batch);
+            hopper::PrefetchBox(hp.C, 64 * k, place.group, later * kChunk,
+                                place.batch);
+          }
+      }
+      HopperDecays& out = shared.decays[stage][slot];
+      decays.FillWeights(0.0f, out);
+      decays.FillOthers(out);
+      __syncwarp();
+      if (place.lane == 0) hopper::Arrive(shared.full[stage]);
+      return chunk + 2 < end;
+    });
+  } else if (place.warp >= 8) {
+    hopper::GiveRegisters<88>();
+    MakeScores(p, place, end - first, shared);
+  } else {
+    hopper::TakeRegisters<184>();
+    ScanChunks(hp, place, first, end, end == chunks, shared);
+  }
+#endif
+}
+
+}  // namespace seqmark::ssd
