@@ -96,6 +96,17 @@ std::vector<SelectiveScan::Problem> SelectiveScan::TestProblems() {
   add(2, 2050, 6, 16, kSweepOptions);
   add(1, 1500, 3, 40, kAll);
   add(1, 130, 1536, 16, kSweepOptions);
+  // Whole tiles of 16 steps and 32 channels, and one step more or less; several
+  // blocks of time; several passes over the states.
+  for (const int64_t seqlen : {1, 63, 64, 65, 1000})
+    add(1, seqlen, 96, 16, kAll);
+  add(1, 4160, 32, 16, kSweepOptions);
+  add(2, 520, 64, 32, kAll);
+  add(1, 20003, 8, 16, kAll);
+  // Enough channels that time need not be split.
+  add(64, 9, 512, 16, kAll);
+  add(64, 37, 512, 4, kAll);
+  add(66, 34, 502, 3, kSweepOptions);
   return problems;
 }
 
