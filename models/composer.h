@@ -8,6 +8,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
+#include <functional>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -46,6 +49,9 @@ struct ModelPart {
   double bytes = 0;  // each input once, each output once
 };
 
+// The launches of parts one after the other.
+Launch InOrder(const std::vector<ModelPart>& parts);
+
 class Composer {
  public:
   // Counts only: parts have costs and no launch.
@@ -61,6 +67,16 @@ class Composer {
   absl::Status Add(OpClass op_class, const typename Op::Problem& problem,
                    typename Op::Args args);
 
+  // A call that does at once what those that `apart` adds do one by one, if a
+  // provider has it and it takes less time; what `apart` adds otherwise. Sets
+  // `fused`. Only kernels that overlap with their neighbours are tried, unless
+  // the choice names one; one that this device has not got means `apart`.
+  template <Operator Op>
+  absl::Status AddFused(OpClass op_class, const typename Op::Problem& problem,
+                        const typename Op::Args& args,
+                        const std::function<absl::Status()>& apart,
+                        bool& fused);
+
   const std::vector<ModelPart>& parts() const { return parts_; }
   std::vector<ModelPart> TakeParts() { return std::move(parts_); }
 
@@ -69,6 +85,10 @@ class Composer {
   absl::StatusOr<const Provider<Op>*> Choose(
       const typename Op::Problem& problem, const typename Op::Args& args,
       const std::string& key);
+  // What a choice depends on: a call's tensors, by all but their addresses.
+  template <Operator Op>
+  std::string KeyOf(const typename Op::Problem& problem,
+                    typename Op::Args args) const;
   // Seconds of a call as it is found in a model: what it reads is cold.
   absl::StatusOr<double> Time(const Launch& launch);
 
@@ -78,9 +98,6 @@ class Composer {
   // Of calls whose candidates have been measured: one of their Provider<Op>s.
   std::map<std::string, const void*> measured_;
 };
-
-// The launches of parts one after the other.
-Launch InOrder(const std::vector<ModelPart>& parts);
 
 template <Operator Op>
 absl::StatusOr<const Provider<Op>*> Composer::Choose(
@@ -146,36 +163,43 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
 }
 
 template <Operator Op>
+std::string Composer::KeyOf(const typename Op::Problem& problem,
+                            typename Op::Args args) const {
+  std::string key = absl::StrCat(Op::kName, device_->fingerprint());
+  Op::Visit(problem, args, [&](const TensorSpec&, Tensor& tensor) {
+    absl::StrAppend(&key, " ", tensor.DebugString(), "/",
+                    absl::StrJoin(tensor.strides, ","));
+  });
+  // While it measures: what a plan may ask for depends on more than the
+  // shapes, on the work (windows, positions) and on what providers take at
+  // such addresses.
+  if (!device_->measures_only()) return key;
+  const Cost cost = Op::GetCost(problem);
+  absl::StrAppend(&key, " ", cost.flops(), " ", cost.special_ops);
+  Op::Visit(problem, args, [&](const TensorSpec&, Tensor& tensor) {
+    absl::StrAppend(&key, " ", reinterpret_cast<uintptr_t>(tensor.data) % 256);
+  });
+  return key;
+}
+
+template <Operator Op>
 absl::Status Composer::Add(OpClass op_class,
                            const typename Op::Problem& problem,
                            typename Op::Args args) {
   ModelPart part = {.op_class = op_class, .name = std::string(Op::kName)};
   absl::Status status;
-  std::string key, alignments;
-  if (!counts_only()) key = absl::StrCat(Op::kName, device_->fingerprint());
   Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
     if (!tensor || tensor.dims != spec.dims || tensor.dtype != spec.dtype)
       status.Update(absl::InternalError(
           absl::StrCat(Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
                        ", expected ", Name(spec.dtype), "(",
                        absl::StrJoin(spec.dims, ", "), ")")));
-    if (!counts_only()) {
-      absl::StrAppend(&key, " ", tensor.DebugString(), "/",
-                      absl::StrJoin(tensor.strides, ","));
-      absl::StrAppend(&alignments, " ",
-                      reinterpret_cast<uintptr_t>(tensor.data) % 256);
-    }
     part.bytes += static_cast<double>(BytesTouched(spec));
   });
   if (!status.ok()) return status;
   part.cost = Op::GetCost(problem);
   if (!counts_only()) {
-    // What a plan may ask for depends on more than the shapes: on the work
-    // (windows, positions), and on what providers take at such addresses.
-    if (device_->measures_only())
-      absl::StrAppend(&key, " ", part.cost.flops(), " ", part.cost.special_ops,
-                      alignments);
-    const auto provider = Choose<Op>(problem, args, key);
+    const auto provider = Choose<Op>(problem, args, KeyOf<Op>(problem, args));
     if (!provider.ok()) return provider.status();
     device_->StartPlan();
     auto launch = (*provider)->plan(problem, args, *device_);
@@ -187,6 +211,57 @@ absl::Status Composer::Add(OpClass op_class,
     absl::StrAppend(&part.name, "/", (*provider)->name);
   }
   parts_.push_back(std::move(part));
+  return absl::OkStatus();
+}
+
+template <Operator Op>
+absl::Status Composer::AddFused(OpClass op_class,
+                                const typename Op::Problem& problem,
+                                const typename Op::Args& args,
+                                const std::function<absl::Status()>& apart,
+                                bool& fused) {
+  fused = false;
+  if (counts_only()) return apart();
+  const auto wanted = choice_.find(std::string(Op::kName));
+  const bool named = wanted != choice_.end();
+  bool any = false;
+  for (const Provider<Op>& provider : ProvidersOf<Op>())
+    any |= provider.device == device_->kind() &&
+           std::count(provider.dtypes.begin(), provider.dtypes.end(),
+                      problem.dtype) > 0 &&
+           provider.supports(problem) &&
+           (named ? wanted->second == provider.name : provider.overlaps);
+  if (!any) return apart();
+  static auto* const chosen = new std::map<std::string, bool>();
+  std::string key;
+  if (!named && !device_->measures_only()) {
+    key = KeyOf<Op>(problem, args);
+    if (const auto it = chosen->find(key); it != chosen->end() && !it->second)
+      return apart();
+  }
+  if (absl::Status s = Add<Op>(op_class, problem, args); !s.ok())
+    return absl::IsUnimplemented(s) ? apart() : s;
+  fused = true;
+  if (named || (!key.empty() && chosen->contains(key))) return absl::OkStatus();
+
+  // The same memory holds either: what the call apart asks for counts too.
+  const auto first = static_cast<std::ptrdiff_t>(parts_.size());
+  ModelPart at_once = std::move(parts_.back());
+  if (absl::Status s = apart(); !s.ok()) return s;
+  std::vector<ModelPart> one_by_one(
+      std::make_move_iterator(parts_.begin() + first),
+      std::make_move_iterator(parts_.end()));
+  parts_.resize(first - 1);
+  if (!device_->measures_only()) {
+    const auto seconds = Time(at_once.launch);
+    if (!seconds.ok()) return seconds.status();
+    const auto seconds_apart = Time(InOrder(one_by_one));
+    if (!seconds_apart.ok()) return seconds_apart.status();
+    fused = *seconds < *seconds_apart;
+    chosen->emplace(key, fused);
+  }
+  if (fused) one_by_one = {std::move(at_once)};
+  for (ModelPart& part : one_by_one) parts_.push_back(std::move(part));
   return absl::OkStatus();
 }
 

@@ -19,6 +19,7 @@
 #include "models/layout.h"
 #include "models/state.h"
 #include "models/weights.h"
+#include "ops/causal_conv1d/causal_conv1d.h"
 #include "ops/gemm/gemm.h"
 #include "ops/rmsnorm/rmsnorm.h"
 
@@ -41,6 +42,17 @@ struct PassShape {
   int64_t length = 1;
   int64_t past = 0;
   bool step = false;  // one token: the operators of a decode step
+};
+
+// What a sub-layer begins from: u, or the norm that makes it, which a decode
+// step may do in one call with the projection that reads it.
+struct LayerInput {
+  Tensor u;       // (batch, length, width)
+  Tensor weight;  // of an RMSNorm that is still to be done; none: u is there
+  Tensor x;       // u = norm(x + residual), and residual_out = x + residual
+  Tensor residual, residual_out;  // optional
+  int64_t groups = 1;
+  double epsilon = 0;
 };
 
 class ForwardPass {
@@ -89,6 +101,28 @@ class ForwardPass {
   absl::Status Norm(const std::string& name, const Tensor& delta,
                     const Tensor& residual, const Tensor& residual_out,
                     const Tensor& y);
+  // The same, where the sub-layer of a step may take it up.
+  absl::StatusOr<LayerInput> LateNorm(const std::string& name,
+                                      const Tensor& delta,
+                                      const Tensor& residual,
+                                      const Tensor& residual_out,
+                                      const Tensor& u);
+  // Does the norm now, if that has not been done.
+  absl::Status Finish(LayerInput& input);
+  // y = u W^T, with the weight of that name.
+  absl::Status Linear(const std::string& name, const LayerInput& input,
+                      const Tensor& y) {
+    Tensor none;
+    return Linear(OpClass::kGemm, memory_.weights.Find(name + ".weight"),
+                  memory_.weights.Find(name + ".bias"), input, y, {}, 0, none);
+  }
+  // The same, with a convolution over columns of y: from `first` on, as many
+  // as `convolved` has, which becomes a slice of y where they lie there.
+  absl::Status LinearAndConvolution(const std::string& name,
+                                    const std::string& convolution,
+                                    const SubLayer& layer,
+                                    const LayerInput& input, const Tensor& y,
+                                    int64_t first, Tensor& convolved);
   // x = norm(x) of a mixer's inside: always RMSNorm.
   absl::Status InnerNorm(const std::string& name, const Tensor& x);
   // (batch, n, width) to another, either with any strides of axes 0 and 1.
@@ -102,6 +136,11 @@ class ForwardPass {
   absl::Status Linear(OpClass op_class, const Tensor& weight,
                       const Tensor& bias, const Tensor& x, const Tensor& y,
                       const Tensor& addend);
+  absl::Status Linear(OpClass op_class, const Tensor& weight,
+                      const Tensor& bias, const LayerInput& input,
+                      const Tensor& y, const CausalConv1d::Args& convolution,
+                      int64_t first, Tensor& convolved);
+  absl::Status Convolve(const CausalConv1d::Args& args);
   absl::Status Embed(const Tensor& tokens, const Tensor& y);
 
   const ModelConfig& config_;
@@ -110,21 +149,22 @@ class ForwardPass {
   Composer& composer_;
 };
 
-// The layers: from u (batch, length, hidden) to delta, the same shape, which is
-// what is added to the residual stream; + addend if it has data.
+// The layers: from the input's u (batch, length, hidden) to delta, the same
+// shape, which is what is added to the residual stream; + addend if it has
+// data.
 absl::Status AttentionLayer(ForwardPass& pass, const SubLayer& layer,
-                            const Tensor& u, const Tensor& delta,
+                            const LayerInput& input, const Tensor& delta,
                             const Tensor& addend = {});
-absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
-                      const Tensor& delta);
+absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer,
+                      const LayerInput& input, const Tensor& delta);
 absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
-                        const Tensor& u, const Tensor& delta);
+                        const LayerInput& input, const Tensor& delta);
 // Hymba's attention and Mamba-1 on one norm.
 absl::Status HymbaLayer(ForwardPass& pass, const SubLayer& layer,
                         const Tensor& u, const Tensor& delta);
 // Mamba-1 up to its gate: from u to y (batch, length, d_inner).
 absl::Status Mamba1Scan(ForwardPass& pass, const SubLayer& layer,
-                        const Tensor& u, const Tensor& y);
+                        const LayerInput& input, const Tensor& y);
 // Attention proper: rotation, the cache, and softmax(q k^T) v, from a fused
 // projection qkv (batch, length, q + k + v), q alone where another layer's keys
 // are read, to o (batch, length, heads * value_head_dim).

@@ -81,13 +81,13 @@ absl::Status Attend(ForwardPass& pass, const SubLayer& layer, const Tensor& qkv,
 }
 
 absl::Status AttentionLayer(ForwardPass& pass, const SubLayer& layer,
-                            const Tensor& u, const Tensor& delta,
+                            const LayerInput& input, const Tensor& delta,
                             const Tensor& addend) {
   const AttentionConfig& a = pass.config().attention;
   const std::string name = ForwardPass::Prefix(layer) + "attention.";
   const Tensor qkv = pass.Temporary((a.heads + 2 * a.kv_heads) * a.head_dim);
   const Tensor o = pass.Temporary(a.heads * a.head_dim);
-  absl::Status status = pass.Linear(name + "qkv_proj", u, qkv);
+  absl::Status status = pass.Linear(name + "qkv_proj", input, qkv);
   if (status.ok()) status.Update(Attend(pass, layer, qkv, o));
   if (status.ok())
     status.Update(pass.Linear(name + "o_proj", o, delta, addend));

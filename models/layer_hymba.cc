@@ -39,7 +39,7 @@ absl::Status HymbaLayer(ForwardPass& pass, const SubLayer& layer,
   absl::Status status = pass.Linear(attention + "qkv_proj", u, qkv);
   if (status.ok()) status.Update(Attend(pass, layer, qkv, attended));
   if (status.ok()) status.Update(pass.InnerNorm(attention + "norm", attended));
-  if (status.ok()) status.Update(Mamba1Scan(pass, layer, u, scanned));
+  if (status.ok()) status.Update(Mamba1Scan(pass, layer, {.u = u}, scanned));
   if (status.ok()) status.Update(pass.InnerNorm(mamba + "norm", scanned));
   if (status.ok())
     status.Update(AddTo(pass, mamba + "norm", attended, scanned));

@@ -6,7 +6,6 @@
 #include <cmath>
 
 #include "models/forward.h"
-#include "ops/causal_conv1d/causal_conv1d.h"
 #include "ops/selective_scan/selective_scan.h"
 #include "ops/selective_scan_step/selective_scan_step.h"
 #include "ops/ssd_scan/ssd_scan.h"
@@ -14,28 +13,6 @@
 
 namespace seqmark {
 namespace {
-
-absl::Status Convolve(ForwardPass& pass, const SubLayer& layer,
-                      const std::string& name, const Tensor& x,
-                      const Tensor& y) {
-  const PassShape& shape = pass.shape();
-  RotatingStates& states = pass.memory().state.conv;
-  auto problem = pass.Make<CausalConv1d::Problem>();
-  CausalConv1d::Args args = {
-      .x = x,
-      .weight = pass.memory().weights.Find(name + "conv.weight"),
-      .bias = pass.memory().weights.Find(name + "conv.bias"),
-      .y = y};
-  const Tensor before = states.now(layer.ssm);
-  const bool first = shape.past == 0;
-  if (!first) args.initial_state = before;
-  args.final_state = first || shape.step ? before : states.Next(layer.ssm);
-  problem.channels = x.dims[2];
-  problem.width = args.weight.dims[1];
-  problem.bias = static_cast<bool>(args.bias);
-  problem.initial_state = shape.past > 0;
-  return pass.composer().Add<CausalConv1d>(OpClass::kConv, problem, args);
-}
 
 // Where the scan reads the state and where it writes it.
 std::pair<Tensor, Tensor> ScanStates(ForwardPass& pass, const SubLayer& layer) {
@@ -48,18 +25,17 @@ std::pair<Tensor, Tensor> ScanStates(ForwardPass& pass, const SubLayer& layer) {
 }  // namespace
 
 absl::Status Mamba1Scan(ForwardPass& pass, const SubLayer& layer,
-                        const Tensor& u, const Tensor& y) {
+                        const LayerInput& input, const Tensor& y) {
   const Mamba1Config& m = pass.config().mamba1;
   const PassShape& shape = pass.shape();
   const Weights& weights = pass.memory().weights;
   const std::string name = ForwardPass::Prefix(layer) + "mamba.";
   const Tensor xz = pass.Temporary(2 * m.d_inner);
-  const Tensor x = pass.Temporary(m.d_inner);
+  Tensor x = pass.Temporary(m.d_inner);
   const Tensor dbc = pass.Temporary(m.dt_rank + 2 * m.d_state);
   const Tensor dt = pass.Temporary(m.d_inner);
-  absl::Status status = pass.Linear(name + "in_proj", u, xz);
-  if (status.ok())
-    status.Update(Convolve(pass, layer, name, Slice(xz, 0, m.d_inner), x));
+  absl::Status status = pass.LinearAndConvolution(
+      name + "in_proj", name + "conv", layer, input, xz, 0, x);
   if (status.ok()) status.Update(pass.Linear(name + "x_proj", x, dbc));
   const Tensor dt_in = Slice(dbc, 0, m.dt_rank);
   const Tensor B = Slice(dbc, m.dt_rank, m.d_state);
@@ -112,18 +88,18 @@ absl::Status Mamba1Scan(ForwardPass& pass, const SubLayer& layer,
 
 namespace {
 
-absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
-                    const Tensor& delta) {
+absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer,
+                    const LayerInput& input, const Tensor& delta) {
   const Tensor y = pass.Temporary(pass.config().mamba1.d_inner);
-  absl::Status status = Mamba1Scan(pass, layer, u, y);
+  absl::Status status = Mamba1Scan(pass, layer, input, y);
   if (status.ok())
     status.Update(
         pass.Linear(ForwardPass::Prefix(layer) + "mamba.out_proj", y, delta));
   return status;
 }
 
-absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
-                    const Tensor& delta) {
+absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer,
+                    const LayerInput& input, const Tensor& delta) {
   const Mamba2Config& m = pass.config().mamba2;
   if (std::isfinite(m.dt_max))
     return absl::UnimplementedError("a limit on dt from above");
@@ -133,13 +109,13 @@ absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
   const int64_t inner = m.d_inner(), channels = m.conv_channels();
   const int64_t bc = m.groups * m.d_state;
   const Tensor projected = pass.Temporary(inner + channels + m.heads);
-  const Tensor xbc = pass.Temporary(channels);
+  Tensor xbc = pass.Temporary(channels);
   const Tensor y = pass.Temporary(inner);
   const Tensor z = Slice(projected, 0, inner);
-  absl::Status status = pass.Linear(name + "in_proj", u, projected);
-  if (status.ok())
-    status.Update(
-        Convolve(pass, layer, name, Slice(projected, inner, channels), xbc));
+  // In a step the scan's kernel gates: it is one, and its outputs are few.
+  const bool gates = !m.gated_norm || (shape.step && !m.norm_before_gate);
+  absl::Status status = pass.LinearAndConvolution(
+      name + "in_proj", name + "conv", layer, input, projected, inner, xbc);
   if (!status.ok()) return status;
 
   const auto [before, after] = ScanStates(pass, layer);
@@ -148,7 +124,7 @@ absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     problem.head_dim = m.head_dim;
     problem.groups = m.groups;
     problem.d_state = m.d_state;
-    problem.has_z = !m.gated_norm;
+    problem.has_z = gates;
     args.x = shaped(Heads(Slice(xbc, 0, inner), m.heads, m.head_dim));
     args.dt = shaped(Slice(projected, inner + channels, m.heads));
     args.A = weights.Find(name + "A");
@@ -156,7 +132,7 @@ absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     args.C = shaped(Heads(Slice(xbc, inner + bc, bc), m.groups, m.d_state));
     args.D = weights.Find(name + "D");
     args.dt_bias = weights.Find(name + "dt_bias");
-    if (!m.gated_norm) args.z = shaped(Heads(z, m.heads, m.head_dim));
+    if (gates) args.z = shaped(Heads(z, m.heads, m.head_dim));
     args.y = shaped(Heads(y, m.heads, m.head_dim));
   };
   if (shape.step) {
@@ -179,6 +155,14 @@ absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
     status.Update(
         pass.composer().Add<SsdScan>(OpClass::kSsmScan, problem, args));
   }
+  if (m.gated_norm && gates && status.ok())
+    return pass.Linear(name + "out_proj",
+                       {.u = y,
+                        .weight = weights.Find(name + "norm.weight"),
+                        .x = y,
+                        .groups = m.norm_groups,
+                        .epsilon = m.norm_epsilon},
+                       delta);
   if (m.gated_norm && status.ok()) {
     auto problem = pass.Make<RmsNorm::Problem>();
     problem.width = inner;
@@ -199,9 +183,9 @@ absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
 }  // namespace
 
 absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
-                        const Tensor& u, const Tensor& delta) {
-  return pass.config().ssm.version == 1 ? Mamba1(pass, layer, u, delta)
-                                        : Mamba2(pass, layer, u, delta);
+                        const LayerInput& input, const Tensor& delta) {
+  return pass.config().ssm.version == 1 ? Mamba1(pass, layer, input, delta)
+                                        : Mamba2(pass, layer, input, delta);
 }
 
 }  // namespace seqmark

@@ -17,13 +17,13 @@ absl::Status Activate(ForwardPass& pass, const Tensor& x, const Tensor& y) {
                                          {.x = x, .y = y});
 }
 
-absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer, const Tensor& u,
-                      const Tensor& delta) {
+absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer,
+                      const LayerInput& input, const Tensor& delta) {
   const MlpConfig& mlp = pass.config().mlp;
   const std::string name = ForwardPass::Prefix(layer) + "mlp.";
   const Tensor up = pass.Temporary((mlp.gated ? 2 : 1) * mlp.intermediate);
   const Tensor active = pass.Temporary(mlp.intermediate);
-  absl::Status status = pass.Linear(name + "up_proj", u, up);
+  absl::Status status = pass.Linear(name + "up_proj", input, up);
   if (status.ok()) status.Update(Activate(pass, up, active));
   if (status.ok())
     status.Update(pass.Linear(name + "down_proj", active, delta));

@@ -98,7 +98,8 @@ absl::Status Call(const std::vector<ModelPart>& parts, Device& device) {
 absl::StatusOr<Logits> RunModel(const Golden& golden,
                                 const Checkpoint& checkpoint, DType dtype,
                                 int64_t chunk, LogitsOf logits_of,
-                                Device& device) {
+                                Device& device,
+                                const ProviderChoice& providers = {}) {
   const auto batch = static_cast<int64_t>(golden.prompt.size());
   const int64_t length = golden.length();
   const auto steps = static_cast<int64_t>(golden.decode[0].size());
@@ -110,7 +111,7 @@ absl::StatusOr<Logits> RunModel(const Golden& golden,
                             .chunk = chunk,
                             .logits = logits_of,
                             .context = length + steps - 1},
-                           {}, &checkpoint, 1, device);
+                           providers, &checkpoint, 1, device);
   if (!model.ok()) return model.status();
   std::vector<int32_t> tokens;
   for (const auto& sequence : golden.prompt)
@@ -191,6 +192,17 @@ TEST_P(Models, ABatchIsItsSequences) {
     ASSERT_TRUE(logits.ok()) << logits.status();
     EXPECT_LE(Difference(*logits, Expected(one, LogitsOf::kAll)), kF32);
   }
+}
+
+// The calls that GPUs have one kernel for, as one operator here too.
+TEST_P(Models, FusedCallsAreTheDefinitions) {
+  auto device = *MakeCpuDevice({});
+  const Golden golden = Golden::Read(GetParam());
+  const auto logits =
+      RunModel(golden, *golden.checkpoint, DType::kF32, 64, LogitsOf::kLast,
+               *device, {{"norm_gemm", "composed"}});
+  ASSERT_TRUE(logits.ok()) << logits.status();
+  EXPECT_LE(Difference(*logits, Expected(golden, LogitsOf::kLast)), kF32);
 }
 
 // The rms of a - b over the rms of b.

@@ -45,7 +45,6 @@ template <class T, bool kRowDecay, int kVec, int kPacks, int kRows>
 __global__ void __launch_bounds__(kStepThreads)
     SsmStepKernel(const SsmStep s, const int team_bits) {
   LetNextStart();
-  WaitForPrevious();
   using States = Pack<float, kVec>;
   using Inputs = Pack<T, kVec>;
   constexpr float kLog2E = 1.4426950408889634f;
@@ -69,33 +68,32 @@ __global__ void __launch_bounds__(kStepThreads)
     return (i * team + lane) * kVec < d_state;
   };
 
+  // Before the kernels that make the inputs have ended: the weights, and that
+  // the block's states come into L2.
+  constexpr int kSteps = kRowDecay ? kRows : 1;  // one a row, or one for all
+  const auto step_of = [&](int r) { return kRowDecay ? row[r] : slice; };
   States h[kRows][kPacks], rate[kRows][kPacks];
+  float bias[kSteps] = {}, skip[kSteps] = {}, slice_rate = 0.0f;
   const int64_t first_row = (batch * gridDim.y + slice) * rows;
   const float* const from = s.state + first_row * d_state;
   float* const to = s.state_out + first_row * d_state;
-#pragma unroll
-  for (int r = 0; r < kRows; ++r)
-#pragma unroll
-    for (int i = 0; i < kPacks; ++i) {
-      const int64_t at = int64_t{row[r]} * d_state + state[i];
-      h[r][i] = *reinterpret_cast<const States*>(from + at);
-      if constexpr (kRowDecay)
-        rate[r][i] = *reinterpret_cast<const States*>(s.A + at);
+  if constexpr (kVec * sizeof(float) == 16)
+    if (threadIdx.x == 0) {
+      const int of_block = blockIdx.x * (teams * kRows);
+      FetchL2(from + int64_t{of_block} * d_state,
+              min(teams * kRows, rows - of_block) * d_state *
+                  static_cast<int>(sizeof(float)));
     }
-  KeepOrder();
-
-  const auto at = [&](const SsmStep::View& view, int64_t i) {
-    return static_cast<T*>(view.data) + batch * view.stride + i;
-  };
-  // Steps: one a row, or one for all.
-  constexpr int kSteps = kRowDecay ? kRows : 1;
-  const auto step_of = [&](int r) { return kRowDecay ? row[r] : slice; };
-  const int64_t first_x = int64_t{slice} * rows;
-  T dt[kSteps], x[kRows], gate[kRows] = {};
-  float bias[kSteps] = {}, skip[kSteps] = {}, slice_rate = 0.0f;
+  if constexpr (kRowDecay) {
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) x[r] = *at(s.x, first_x + row[r]);
-  if constexpr (!kRowDecay) slice_rate = s.A[slice];
+    for (int r = 0; r < kRows; ++r)
+#pragma unroll
+      for (int i = 0; i < kPacks; ++i)
+        rate[r][i] = *reinterpret_cast<const States*>(
+            s.A + int64_t{row[r]} * d_state + state[i]);
+  } else {
+    slice_rate = s.A[slice];
+  }
   if (s.dt_bias != nullptr) {
 #pragma unroll
     for (int r = 0; r < kSteps; ++r) bias[r] = s.dt_bias[step_of(r)];
@@ -104,6 +102,23 @@ __global__ void __launch_bounds__(kStepThreads)
 #pragma unroll
     for (int r = 0; r < kSteps; ++r) skip[r] = s.D[step_of(r)];
   }
+  WaitForPrevious();
+#pragma unroll
+  for (int r = 0; r < kRows; ++r)
+#pragma unroll
+    for (int i = 0; i < kPacks; ++i) {
+      const int64_t at = int64_t{row[r]} * d_state + state[i];
+      h[r][i] = *reinterpret_cast<const States*>(from + at);
+    }
+  KeepOrder();
+
+  const auto at = [&](const SsmStep::View& view, int64_t i) {
+    return static_cast<T*>(view.data) + batch * view.stride + i;
+  };
+  const int64_t first_x = int64_t{slice} * rows;
+  T dt[kSteps], x[kRows], gate[kRows] = {};
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) x[r] = *at(s.x, first_x + row[r]);
   if (s.z.data != nullptr) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) gate[r] = *at(s.z, first_x + row[r]);
