@@ -18,7 +18,10 @@ absl::Status FileError(absl::string_view flag, const std::string& path) {
                                              path, ": ", std::strerror(errno)));
 }
 
-std::string TemporaryFor(const std::string& path) { return path + ".tmp"; }
+// Each process its own: of two runs that write one file the last has it, whole.
+std::string TemporaryFor(const std::string& path) {
+  return absl::StrCat(path, ".", getpid(), ".tmp");
+}
 
 absl::Status WriteAll(absl::string_view flag, const std::string& path,
                       const std::string& text) {

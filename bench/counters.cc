@@ -50,6 +50,8 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
   set_if("graph_time", m.graph_seconds);
   set_if("host_time", m.samples.host_seconds);
   set_if("clock", m.samples.clock_hz);
+  set_if("verified", m.verified);
+  set_if("throttled", m.slowdown.fraction);
 
   for (const auto& [name, value] : m.of_row) set(name.c_str(), value);
   double sum = 0;

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "bench/throttle.h"
 #include "fixtures/device.h"
 #include "fixtures/energy.h"
 #include "fixtures/roofline.h"
@@ -26,6 +27,8 @@ struct Measurement {
   std::map<std::string, double> class_seconds;
   std::map<std::string, double> of_row;  // the row's own counters
   std::optional<EnergyReading> energy;
+  Slowdown slowdown;
+  double verified = 0;  // fraction of the outputs compared; 0: not looked at
   CacheState cache = CacheState::kHot;
 };
 

@@ -4,6 +4,7 @@
 // of worker processes; a worker is this same program.
 #include <cstdio>
 
+#include "bench/doctor.h"
 #include "bench/options.h"
 #include "bench/selection.h"
 #include "bench/setup.h"
@@ -22,6 +23,8 @@ int Fail(const absl::Status& status) {
 int Main(int argc, char** argv) {
   const absl::StatusOr<Options> options = ParseOptions(argc, argv);
   if (!options.ok()) return Fail(options.status());
+  if (options->doctor)
+    return Doctor(options->machine_root, options->nvml_library.c_str());
   if (absl::Status s = RunSetups(*options); !s.ok()) return Fail(s);
   if (options->worker_fd >= 0) return WorkerMain(*options);
   auto rows = SelectRows(*options);

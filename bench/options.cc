@@ -17,6 +17,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "fixtures/nvml.h"
 
 ABSL_FLAG(
     std::string, preset, "",
@@ -57,6 +58,16 @@ ABSL_FLAG(
 ABSL_FLAG(
     bool, isolate, true,
     "Run rows in worker processes, so that one that dies loses only itself.");
+ABSL_FLAG(bool, verify, false,
+          "Compare each row's outputs with the reference before it is timed, "
+          "of long rows parts of them; a wrong row is an error.");
+ABSL_FLAG(bool, doctor, false,
+          "Print what on this machine would hurt a measurement and how to mend "
+          "it, change nothing, and exit: 1 if there is something.");
+ABSL_FLAG(std::string, machine_root, "/",
+          "Internal: where --doctor finds /proc and /sys.");
+ABSL_FLAG(std::string, nvml_library, seqmark::Nvml::kLibrary,
+          "Internal: the library that --doctor asks about GPUs.");
 ABSL_FLAG(std::string, model_providers, "",
           "Providers inside whole models: attention:cudnn,gemm:cublaslt; "
           "others take the fastest.");
@@ -215,6 +226,10 @@ absl::Status ReadSampling(Options& options) {
   options.seed = absl::GetFlag(FLAGS_seed);
   options.recalibrate = absl::GetFlag(FLAGS_recalibrate);
   options.isolate = absl::GetFlag(FLAGS_isolate);
+  options.verify = absl::GetFlag(FLAGS_verify);
+  options.doctor = absl::GetFlag(FLAGS_doctor);
+  options.machine_root = absl::GetFlag(FLAGS_machine_root);
+  options.nvml_library = absl::GetFlag(FLAGS_nvml_library);
   options.worker_fd = absl::GetFlag(FLAGS_worker_fd);
   options.model_providers = absl::GetFlag(FLAGS_model_providers);
   options.prefill_chunk = absl::GetFlag(FLAGS_prefill_chunk);

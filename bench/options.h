@@ -49,6 +49,10 @@ struct Options {
   uint64_t seed = 1;
   bool recalibrate = false;
   bool isolate = true;
+  bool verify = false;
+  bool doctor = false;
+  std::string machine_root;  // where --doctor finds /proc and /sys
+  std::string nvml_library;
   // Whole models' rows.
   std::string model_providers;       // attention:native,gemm:cublaslt
   int64_t prefill_chunk = 0;         // tokens of a sequence; 0: by default

@@ -50,10 +50,12 @@ absl::StatusOr<std::unique_ptr<WorkerProcess>> WorkerProcess::Start(
   pointers.reserve(argv.size() + 1);
   for (std::string& argument : argv) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
+  const pid_t supervisor = getpid();
   const pid_t pid = fork();
   if (pid < 0) return SystemError("fork of a worker");
   if (pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);  // never outlive the supervisor
+    prctl(PR_SET_PDEATHSIG, SIGKILL);         // never outlive the supervisor
+    if (getppid() != supervisor) _exit(127);  // it died before that
     dup2(in[0], STDIN_FILENO);
     fcntl(events[1], F_SETFD, 0);
     PinThreads(threads);

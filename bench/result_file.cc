@@ -20,6 +20,11 @@ void ResultFile::SetContext(const Json& context) {
   if (context_.empty()) context_ = context;
 }
 
+void ResultFile::AddContext(const Json& facts) {
+  if (context_.empty()) context_ = first_context_;
+  context_.update(facts);
+}
+
 void ResultFile::AddRows(const Json& rows) {
   for (const Json& row : rows) rows_.push_back(row);
 }
@@ -41,7 +46,8 @@ void ResultFile::AddLostRow(const std::string& name, const std::string& why) {
 }
 
 std::string ResultFile::ToText() const {
-  return absl::StrCat(Json{{"context", context_}, {"benchmarks", rows_}}.dump(
+  const Json& context = context_.empty() ? first_context_ : context_;
+  return absl::StrCat(Json{{"context", context}, {"benchmarks", rows_}}.dump(
                           2, ' ', false, Json::error_handler_t::replace),
                       "\n");
 }

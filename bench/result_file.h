@@ -22,6 +22,12 @@ class ResultFile {
   absl::Status CheckWritable() const;
 
   void SetContext(const Json& context);
+  // What stands there as long as no worker has said more.
+  void SetFirstContext(const Json& context) { first_context_ = context; }
+  // Facts that are only known later.
+  void AddContext(const Json& facts);
+  bool empty() const { return rows_.empty() && text_.empty(); }
+  size_t rows() const { return rows_.size(); }
   void AddRows(const Json& rows);
   // What another format's reporter printed, kept as it is.
   void AddText(const std::string& text) { text_ += text; }
@@ -35,6 +41,7 @@ class ResultFile {
  private:
   BenchmarkFlags flags_;
   Json context_ = Json::object();
+  Json first_context_ = Json::object();
   Json rows_ = Json::array();
   std::string text_;
 };

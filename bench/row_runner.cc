@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/counters.h"
+#include "bench/verify.h"
 #include "fixtures/sampler.h"
 
 namespace seqmark {
@@ -42,6 +43,10 @@ std::map<std::string, double> SecondsByClass(
   return seconds;
 }
 
+void AddToLabel(absl::string_view text, std::string& label) {
+  absl::StrAppend(&label, label.empty() ? "" : "; ", text);
+}
+
 }  // namespace
 
 bool IsSkip(const absl::Status& status) {
@@ -74,8 +79,9 @@ absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
       auto ceilings = GetCeilings(**device, options_.recalibrate);
       if (!ceilings.ok()) return ceilings.status();
       (*device)->SetMemoryLimit(options_.memory_limit);
+      auto watch = MakeThrottleWatch(**device);
       return Machine{*std::move(device), *std::move(ceilings),
-                     std::move(energy)};
+                     std::move(energy), std::move(watch)};
     };
     it = machines_.emplace(kind, make()).first;
   }
@@ -103,8 +109,15 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   if (!instance.ok()) return instance.status();
 
   Measurement m;
+  std::string label;
   m.cache = CacheFor(row.name().device);
   m.plan_seconds = (*instance)->plan_seconds();
+  if (options_.verify) {
+    const auto verified = Verify(**instance, options_.seed);
+    if (!verified.ok()) return verified.status();
+    m.verified = verified->fraction;
+    label = verified->label;
+  }
   const std::unique_ptr<SampleSource> source = device.MakeSampleSource(
       (*instance)->launch(), m.cache, (*instance)->replayed_as_graph());
   SamplerOptions sampling;
@@ -115,9 +128,17 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
       std::max(sampling.warm_up_time, options_.benchmark.min_warmup_time);
   if (options_.benchmark.samples > 0)
     sampling.min_samples = sampling.max_samples = options_.benchmark.samples;
-  auto samples = Sample(*source, sampling);
+  ThrottleWatch* const watch = (*machine)->watch.get();
+  WatchedSource watched(*source, watch);
+  if (watch != nullptr) watch->Start();
+  auto samples = Sample(watched, sampling);
   if (!samples.ok()) return samples.status();
   m.samples = *samples;
+  if (watch != nullptr) m.slowdown = watch->Stop();
+  if (!m.slowdown.what.empty())
+    AddToLabel(absl::StrCat("throttled: ", m.slowdown.what), label);
+  if (m.samples.throttled)
+    AddToLabel("throttled: its samples have a low clock", label);
   m.memory = device.memory();
   m.of_row = (*instance)->counters();
   auto parts = TimeParts((*instance)->parts(), device);
@@ -140,7 +161,8 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   return RowResult{.seconds = m.samples.median,
                    .counters = *std::move(counters),
                    .parts = *std::move(parts),
-                   .replayed_as_graph = (*instance)->replayed_as_graph()};
+                   .replayed_as_graph = (*instance)->replayed_as_graph(),
+                   .label = std::move(label)};
 }
 
 std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
@@ -160,6 +182,9 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
                        ToJson((*machine)->ceilings));
     facts.emplace_back(absl::StrCat(device, "_cache"),
                        CacheFor(kind) == CacheState::kCold ? "cold" : "hot");
+    if ((*machine)->watch != nullptr)
+      facts.emplace_back(absl::StrCat(device, "_slowdowns_before"),
+                         (*machine)->watch->Now());
     const auto& energy = (*machine)->energy;
     const auto add = [&](absl::string_view name, const auto& value) {
       facts.emplace_back(absl::StrCat(device, name), absl::StrCat(value));
@@ -173,6 +198,15 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
     add("_energy_update_seconds", (*energy)->update_seconds());
     add("_idle_power_watts", (*energy)->idle_watts());
   }
+  return facts;
+}
+
+std::vector<std::pair<std::string, std::string>> RowRunner::FactsAfter() const {
+  std::vector<std::pair<std::string, std::string>> facts;
+  for (const auto& [kind, machine] : machines_)
+    if (machine.ok() && machine->watch != nullptr)
+      facts.emplace_back(absl::StrCat(Name(kind), "_slowdowns_after"),
+                         machine->watch->Now());
   return facts;
 }
 

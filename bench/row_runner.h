@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "bench/options.h"
+#include "bench/throttle.h"
 #include "fixtures/device.h"
 #include "fixtures/energy.h"
 #include "fixtures/roofline.h"
@@ -32,6 +33,7 @@ struct RowResult {
   std::map<std::string, double> counters;  // all finite
   std::vector<TimedPart> parts;            // in order; none of a single call
   bool replayed_as_graph = false;          // so `seconds` was taken
+  std::string label;                       // what numbers cannot say
 };
 
 // Whether a failure is a skipped row (not this problem, does not fit, no such
@@ -49,6 +51,9 @@ class RowRunner {
   std::vector<std::pair<std::string, std::string>> Facts(
       const std::vector<DeviceKind>& kinds);
 
+  // What can only be said when rows have been run.
+  std::vector<std::pair<std::string, std::string>> FactsAfter() const;
+
   CacheState CacheFor(DeviceKind kind) const;
 
  private:
@@ -56,7 +61,8 @@ class RowRunner {
     std::unique_ptr<Device> device;
     Ceilings ceilings;
     absl::StatusOr<std::unique_ptr<EnergyMeter>>
-        energy;  // or why there is none
+        energy;                            // or why there is none
+    std::unique_ptr<ThrottleWatch> watch;  // null where nothing tells
   };
   absl::StatusOr<std::unique_ptr<EnergyMeter>> MakeEnergyMeter(
       const Device& device) const;

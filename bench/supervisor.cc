@@ -7,16 +7,19 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <deque>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "bench/context.h"
 #include "bench/process.h"
 #include "bench/result_file.h"
 #include "bench/table.h"
 #include "bench/trace.h"
 #include "bench/worker.h"
+#include "fixtures/host.h"
 
 namespace seqmark {
 namespace {
@@ -39,6 +42,9 @@ class Supervisor {
         colour_(isatty(STDOUT_FILENO)) {
     for (const auto& row : rows_) left_.insert(row->name().ToString());
     total_ = left_.size();
+    for (const auto& [key, value] : Facts(ReadHostState()))
+      host_facts_[key] = value;
+    file_.SetFirstContext(FirstContext());
   }
 
   int Run() {
@@ -47,8 +53,10 @@ class Supervisor {
     if (options_.benchmark.format.empty()) Print(TableHeader());
     const absl::Status status = options_.isolate ? RunIsolated() : RunHere();
     if (options_.benchmark.format == "json") Print(file_.ToText());
-    // Neither file is lost with the other.
-    absl::Status written = file_.Write();
+    // Neither file is lost with the other. An interrupt before the first row
+    // leaves what was there.
+    absl::Status written;
+    if (!(interrupted && file_.empty())) written = Kept(file_.Write());
     written.Update(trace_.Write());
     if (!written.ok()) return Fail(written);
     if (!status.ok()) return Fail(status);
@@ -57,7 +65,11 @@ class Supervisor {
                  total_,
                  total_ - left_.size() - skipped_.size() - failed_.size(),
                  skipped_.size(), failed_.size());
-    if (interrupted) return 130;
+    if (interrupted) {
+      std::fprintf(stderr, "interrupted: %zu rows were not run\n",
+                   left_.size());
+      return 130;
+    }
     return failed_.empty() ? 0 : 1;
   }
 
@@ -66,6 +78,34 @@ class Supervisor {
     std::fprintf(stderr, "seqmark_bench: %s\n",
                  std::string(status.message()).c_str());
     return 1;
+  }
+
+  // The context of a run whose workers die before they say theirs.
+  Json FirstContext() const {
+    char date[40] = {}, host[256] = {};
+    const time_t now = time(nullptr);
+    tm local{};
+    localtime_r(&now, &local);
+    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S%z", &local);
+    gethostname(host, sizeof(host) - 1);
+    Json context = {{"date", date},
+                    {"host_name", host},
+                    {"num_cpus", sysconf(_SC_NPROCESSORS_CONF)}};
+    for (const auto& [key, value] : ProgramFacts(options_))
+      context[key] = value;
+    context.update(host_facts_);
+    return context;
+  }
+
+  // A failure to write, and what of the results there is all the same.
+  absl::Status Kept(const absl::Status& failure) const {
+    return absl::Status(
+        failure.code(),
+        absl::StrCat(failure.message(), "; ",
+                     saved_ == 0
+                         ? std::string("no row is in it")
+                         : absl::StrCat("the first ", saved_, " of ",
+                                        file_.rows(), " rows are in it")));
   }
 
   absl::Status RunHere() {
@@ -109,8 +149,14 @@ class Supervisor {
       switch (worker.NextLine(patience, line)) {
         case WorkerProcess::Read::kLine: {
           const Json event = Json::parse(line, nullptr, false);
-          if (event.is_discarded()) continue;  // half a line of a killed worker
-          Handle(event);
+          // Half a line of a killed worker, or one that memory errors spoiled.
+          if (!event.is_object()) continue;
+          try {
+            Handle(event);
+          } catch (const Json::exception& error) {
+            std::fprintf(stderr, "seqmark_bench: a worker said %s\n",
+                         error.what());
+          }
           continue;
         }
         case WorkerProcess::Read::kTimeout:
@@ -140,12 +186,15 @@ class Supervisor {
       trace_.Add(event);
       return;
     }
+    if (kind == "end" && event.contains("context"))
+      file_.AddContext(event["context"]);
     if (kind == "context") {
       // Another worker's header would stand in the middle of the table.
       if (have_context_) return;
       have_context_ = true;
       Json context = event["context"];
       context["command_line"] = options_.command_line;  // not the worker's
+      context.update(host_facts_);
       file_.SetContext(context);
     }
     if (kind == "rows") {
@@ -179,7 +228,9 @@ class Supervisor {
   void Save() {
     if (absl::Status s = file_.Write(); !s.ok()) {
       std::fprintf(stderr, "\nseqmark_bench: %s\n",
-                   std::string(s.message()).c_str());
+                   std::string(Kept(s).message()).c_str());
+    } else {
+      saved_ = file_.rows();
     }
   }
 
@@ -210,7 +261,9 @@ class Supervisor {
   std::string current_;         // the row that a worker is at
   std::set<std::string> failed_, skipped_;
   size_t total_ = 0;
+  size_t saved_ = 0;  // rows that the file holds
   bool have_context_ = false;
+  Json host_facts_ = Json::object();  // before anything ran
   const std::chrono::steady_clock::time_point start_ =
       std::chrono::steady_clock::now();
 };
@@ -223,6 +276,7 @@ int Supervise(const Options& options, std::vector<std::unique_ptr<Row>> rows) {
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // a file that may not grow: an error like others
   return Supervisor(options, std::move(rows)).Run();
 }
 

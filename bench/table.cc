@@ -2,6 +2,7 @@
 #include "bench/table.h"
 
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,9 +14,21 @@ namespace {
 
 constexpr int kNameWidth = 84;
 
+// A row's value of the type it should have, or none: what a worker says may be
+// cut short.
+std::string Text(const nlohmann::ordered_json& row, const char* key) {
+  const auto it = row.find(key);
+  return it != row.end() && it->is_string() ? it->get<std::string>() : "";
+}
+std::optional<double> Number(const nlohmann::ordered_json& row,
+                             const char* key) {
+  const auto it = row.find(key);
+  if (it == row.end() || !it->is_number()) return std::nullopt;
+  return it->get<double>();
+}
+
 std::string ShortName(const nlohmann::ordered_json& row) {
-  const std::string name = row.value("name", "");
-  std::string text = name;
+  std::string text = Text(row, "name");
   const std::string suffix = "/iterations:1/manual_time";
   if (const size_t at = text.find(suffix); at != text.npos)
     text.erase(at, suffix.size());
@@ -36,9 +49,8 @@ std::string Colour(const std::string& text, const char* code, bool colour) {
 // The counter in SI form with its unit, or a dash.
 std::string Cell(const nlohmann::ordered_json& row, const char* counter,
                  const char* unit) {
-  const auto it = row.find(counter);
-  if (it == row.end() || !it->is_number()) return "-";
-  return absl::StrCat(Si(it->get<double>()), unit);
+  const auto value = Number(row, counter);
+  return value ? absl::StrCat(Si(*value), unit) : "-";
 }
 
 }  // namespace
@@ -69,29 +81,27 @@ std::string TableHeader() {
 
 std::string TableLine(const nlohmann::ordered_json& row, bool colour) {
   const std::string name = absl::StrFormat("%-*s", kNameWidth, ShortName(row));
-  if (row.value("error_occurred", false))
+  if (row.contains("error_occurred"))
     return absl::StrCat(name, " ", Colour("ERROR", "31;1", colour), " ",
-                        row.value("error_message", ""), "\n");
-  if (row.value("skipped", false))
+                        Text(row, "error_message"), "\n");
+  if (row.contains("skipped"))
     return absl::StrCat(name, " ", Colour("skipped", "33", colour), " ",
-                        row.value("skip_message", ""), "\n");
-  if (row.value("aggregate_unit", "") == "percentage")
+                        Text(row, "skip_message"), "\n");
+  if (Text(row, "aggregate_unit") == "percentage")
     return absl::StrFormat("%s %10.2f%%\n", name,
-                           100 * row.value("real_time", 0.0));
-  const double seconds = row.value("real_time", 0.0) * 1e-9 *
-                         NanosecondsPer(row.value("time_unit", "ns"));
-  const auto percent = [&](const char* counter) {
-    const auto it = row.find(counter);
-    return it == row.end() ? std::string("-")
-                           : absl::StrFormat("%.2f%%", 100 * it->get<double>());
-  };
-  const auto sol = row.find("sol");
-  return absl::StrFormat(
-      "%s %11s %7s %11s %12s %6s %10s\n", name, absl::StrCat(Si(seconds), "s"),
-      percent("noise"), Cell(row, "bytes_per_second", "B/s"),
-      Cell(row, "flops_per_second", "FLOP/s"),
-      sol == row.end() ? "-" : absl::StrFormat("%.3f", sol->get<double>()),
-      Cell(row, "peak_memory", "B"));
+                           100 * Number(row, "real_time").value_or(0));
+  const double seconds = Number(row, "real_time").value_or(0) * 1e-9 *
+                         NanosecondsPer(Text(row, "time_unit"));
+  const auto noise = Number(row, "noise"), sol = Number(row, "sol");
+  const std::string label = Text(row, "label");
+  return absl::StrFormat("%s %11s %7s %11s %12s %6s %10s%s\n", name,
+                         absl::StrCat(Si(seconds), "s"),
+                         noise ? absl::StrFormat("%.2f%%", 100 * *noise) : "-",
+                         Cell(row, "bytes_per_second", "B/s"),
+                         Cell(row, "flops_per_second", "FLOP/s"),
+                         sol ? absl::StrFormat("%.3f", *sol) : "-",
+                         Cell(row, "peak_memory", "B"),
+                         label.empty() ? "" : "  " + label);
 }
 
 }  // namespace seqmark

@@ -175,6 +175,7 @@ void RunRows(const Options& options,
           for (auto _ : state) state.SetIterationTime(result->seconds);
           if (!result.ok()) return;
           if (!options.trace.empty()) sink(TraceEvent(row->name(), *result));
+          if (!result->label.empty()) state.SetLabel(result->label);
           for (const auto& [counter, value] : result->counters)
             state.counters[counter] = value;
         })
@@ -183,7 +184,9 @@ void RunRows(const Options& options,
   }
   EventReporter reporter(options, sink, skips);
   benchmark::RunSpecifiedBenchmarks(&reporter, ".");
-  sink({{"event", "end"}});
+  Json after = Json::object();
+  for (const auto& [key, value] : runner.FactsAfter()) after[key] = value;
+  sink({{"event", "end"}, {"context", after}});
 }
 
 int WorkerMain(const Options& options) {

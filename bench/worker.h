@@ -7,7 +7,7 @@
 //   {"event": "start", "name": "..."}              before a row
 //   {"event": "trace", ...}                        with --trace (bench/trace.h)
 //   {"event": "rows", "rows": [...], "display": "...", "file": "..."}
-//   {"event": "end"}                               once, last
+//   {"event": "end", "context": {...}}             once, last: facts after it
 //
 // `rows` are rows of Google Benchmark's JSON; `display` and `file` are what its
 // own reporters would have printed, where another format was asked for.

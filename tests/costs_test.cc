@@ -13,5 +13,11 @@ TEST(Costs, AreWhatTheReferenceDoes) {
     EXPECT_THAT(op->CheckCosts(), testing::IsEmpty()) << op->name();
 }
 
+// What --verify compares a long row with is a part of the definition's outputs.
+TEST(Parts, AreWhatTheWholeReferenceHasThere) {
+  for (const auto& op : Operators())
+    EXPECT_THAT(op->CheckParts(), testing::IsEmpty()) << op->name();
+}
+
 }  // namespace
 }  // namespace seqmark

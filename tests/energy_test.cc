@@ -290,5 +290,25 @@ TEST_F(RaplTest, SaysWhyThereIsNone) {
   EXPECT_THAT(Why(), HasSubstr("No such file"));
 }
 
+TEST(EnergyMeter, AClockThatStepsBackDelaysNothing) {
+  World world;
+  double step = 0;
+  EnergyOptions options = world.Options();
+  options.now = [&] { return world.now - step; };
+  const auto meter =
+      EnergyMeter::Make(std::make_unique<FakeCounter>(world), options);
+  ASSERT_TRUE(meter.ok()) << meter.status();
+  FakeSource source(world, 1e-3, true);
+  const double start = world.now;
+  source.watts = [&](double) {
+    if (world.now > start + 0.25) step = 3600;
+    return 500.0;
+  };
+  const auto reading = (*meter)->Measure(source, 1e-3);
+  ASSERT_TRUE(reading.ok()) << reading.status();
+  EXPECT_NEAR(reading->watts, 500, 5);
+  EXPECT_LT(world.now - start, 5);
+}
+
 }  // namespace
 }  // namespace seqmark

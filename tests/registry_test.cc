@@ -47,6 +47,7 @@ bool IsModel(absl::string_view op) {
 const std::map<std::string, DeviceKind> kStems = {
     {"onednn", DeviceKind::kCpu},
     {"highway", DeviceKind::kCpu},
+    {"composed", DeviceKind::kCpu},
     {"cublaslt", DeviceKind::kCuda},
     {"cudnn", DeviceKind::kCuda},
     {"native", DeviceKind::kCuda}};

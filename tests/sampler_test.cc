@@ -272,5 +272,30 @@ TEST(Sampler, IntervalCoverage) {
   EXPECT_GE(stopped, 0.90 * kRuns);
 }
 
+// A clock that was set back by an hour: not an hour more of sampling.
+TEST(Sampler, AClockThatStepsBackDelaysNothing) {
+  for (const double when : {1000.0, 1000.02, 1000.5}) {
+    FakeSource source(Normal(1e-3, 1e-4), 3);
+    SamplerOptions options = Waiting(source);
+    options.noise = 1e-9;  // never reached: the cap ends it
+    options.max_time = 2;
+    bool stepped = false;
+    int64_t batches = 0;
+    source.clock = [&](double now) {
+      ++batches;
+      if (!stepped && now >= when) {
+        source.now -= 3600;
+        stepped = true;
+      }
+      return 0.0;
+    };
+    const SampleSummary s = Summary(source, options);
+    EXPECT_TRUE(stepped);
+    EXPECT_GT(s.samples, 1000);
+    EXPECT_LT(s.samples, 2500);
+    EXPECT_NEAR(s.wall_seconds, 2, 0.3);
+  }
+}
+
 }  // namespace
 }  // namespace seqmark

@@ -22,6 +22,7 @@
 
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 
 namespace seqmark {
 
@@ -67,6 +68,7 @@ struct Activation {
     visit(TensorSpec{"y", kOutput, p.dtype, {p.batch, p.seqlen, p.width}}, a.y);
   }
 
+  static Problem Part(const Problem& p, double) { return WithTokens(p, 16); }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

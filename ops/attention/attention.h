@@ -25,6 +25,7 @@
 
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 
 namespace seqmark {
 
@@ -99,6 +100,17 @@ struct Attention {
     visit(TensorSpec{"o", kOutput, p.dtype, queries(p.value_dim())}, a.o);
   }
 
+  // Some queries of one head, after all the keys before them.
+  static Problem Part(const Problem& p, double at) {
+    constexpr int64_t kMostProducts = int64_t{1} << 26;
+    Problem part = WithTokens(
+        p,
+        std::clamp<int64_t>(
+            kMostProducts / (p.keys() * (p.head_dim + p.value_dim())), 1, 64));
+    part.past += PartBegin(p.seqlen, part.seqlen, at);
+    part.heads = part.kv_heads = 1;
+    return part;
+  }
   // The relative error of a key's weight.
   static double WeightError(const Problem& p);
   static Cost GetCost(const Problem& p);

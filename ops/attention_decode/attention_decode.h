@@ -92,6 +92,11 @@ struct AttentionDecode {
     return last;
   }
 
+  static Problem Part(const Problem& p, double) {
+    Problem part = p;
+    part.heads = part.kv_heads = 1;
+    return part;
+  }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

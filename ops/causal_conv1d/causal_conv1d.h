@@ -15,6 +15,7 @@
 // it is bound by memory: 2 W + 1 flops and two special functions an element.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -66,6 +67,12 @@ struct CausalConv1d {
       visit(TensorSpec{"final_state", kOutput, p.dtype, state}, a.final_state);
   }
 
+  // Some channels over the whole length.
+  static Problem Part(const Problem& p, double) {
+    Problem part = p;
+    part.channels = std::min<int64_t>(p.channels, 8);
+    return part;
+  }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -15,6 +15,7 @@
 // the seqlen tokens.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <vector>
@@ -22,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 
 namespace seqmark {
 
@@ -75,6 +77,12 @@ struct Embedding {
 
   // InvalidArgument where the learned positions do not reach the last token.
   static absl::Status Check(const Problem& p);
+  static Problem Part(const Problem& p, double at) {
+    Problem part = WithTokens(p, 64);
+    part.width = std::min<int64_t>(p.width, 8);
+    part.position += PartBegin(p.seqlen, part.seqlen, at);
+    return part;
+  }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -10,11 +10,13 @@
 // product.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 
 namespace seqmark {
 
@@ -68,6 +70,12 @@ struct Gemm {
   // InvalidArgument where they are not equally spaced.
   static absl::StatusOr<int64_t> RowStride(const Tensor& t);
 
+  // Some rows of some features.
+  static Problem Part(const Problem& p, double) {
+    Problem part = WithTokens(p, 8);
+    part.out_features = std::min<int64_t>(p.out_features, 64);
+    return part;
+  }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -19,6 +19,7 @@
 
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 #include "ops/norm/norm.h"
 
 namespace seqmark {
@@ -54,6 +55,7 @@ struct LayerNorm {
             a.residual_out);
   }
 
+  static Problem Part(const Problem& p, double) { return WithTokens(p, 16); }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -19,12 +19,14 @@
 // element and two special functions a token and pair, so memory limits it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 
 namespace seqmark {
 
@@ -79,6 +81,11 @@ struct Rope {
 
   // InvalidArgument for a rotary_dim that head_dim cannot have.
   static absl::Status Check(const Problem& p);
+  static Problem Part(const Problem& p, double at) {
+    Problem part = WithTokens(p, 16);
+    part.position += PartBegin(p.seqlen, part.seqlen, at);
+    return part;
+  }
   static Cost GetCost(const Problem& p);
   static Tolerance GetTolerance(const Problem& p);
   static std::vector<Problem> Sweep();

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -26,7 +27,7 @@ struct Copy {
     visit(TensorSpec{"y", Role::kOutput, p.dtype, dims}, a.y);
   }
   static Cost GetCost(const Problem&) { return {}; }
-  static Tolerance GetTolerance(const Problem&) { return {}; }
+  static Tolerance GetTolerance(const Problem&) { return {1e-6, 1e-6}; }
   static std::vector<Problem> Sweep() {
     Problem p;
     p.shape = "custom";
@@ -34,7 +35,9 @@ struct Copy {
     return {p};
   }
   static std::vector<Problem> TestProblems() { return {}; }
-  static void Reference(const Problem&, const Args&) {}
+  static void Reference(const Problem&, const Args& a) {
+    std::copy_n(a.x.as<double>(), a.x.size(), a.y.as<double>());
+  }
   static void CountedReference(const Problem&, const Args&) {}
 };
 
@@ -96,6 +99,20 @@ const bool registered[] = {
     Add("unsupported",
         [](P, A, Device&) -> absl::StatusOr<Launch> {
           return absl::UnimplementedError("not this problem");
+        }),
+    // Right but for one element: the last.
+    Add("wrong_last",
+        [](P, A a, Device&) -> absl::StatusOr<Launch> {
+          return [a](Stream) {
+            std::memcpy(a.y.data, a.x.data, a.x.bytes());
+            a.y.as<float>()[a.y.size() - 1] += 1;
+            return absl::OkStatus();
+          };
+        }),
+    // Writes nothing, as a kernel whose launch was forgotten.
+    Add("wrong_stale",
+        [](P, A, Device&) -> absl::StatusOr<Launch> {
+          return [](Stream) { return absl::OkStatus(); };
         }),
     Add("z_fine",
         [](P, A a, Device&) -> absl::StatusOr<Launch> { return CopyOnce(a); }),
