@@ -363,6 +363,7 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     hopper::Hold(state);
     hopper::Hold(scaled);
     if (last) break;
+    __syncwarp();
     if (place.lane == 0) hopper::Arrive(shared.empty[stage]);
   }
   if (place.active()) {
@@ -665,6 +666,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
     hopper::WaitProducts<0>();
     hopper::Hold(y);
     hopper::Hold(x);
+    __syncwarp();
     if (place.lane == 0) {
       hopper::Arrive(shared.empty[stage]);
       hopper::Arrive(shared.free[buffer]);
