@@ -31,6 +31,7 @@
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
 #include "ops/ssd_scan/hopper_scan.cuh"
+#include "ops/ssd_scan/hopper_states.cuh"
 #include "ops/ssd_scan/recurrence.cuh"
 #include "ops/ssd_scan/scan.cuh"
 #include "ops/ssd_scan/ssd_scan.h"

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// SegmentStates for sm_90a: the same mathematics as states.cuh with roles for
+// warps, as in hopper_scan.cuh but for the scores.
+#pragma once
+
+#include "fixtures/dependent_launch_cuda.h"
+#include "ops/ssd_scan/hopper_chunk.cuh"
+
+namespace seqmark::ssd {
+
+// What each segment but the last adds to the state; as SegmentStates, from the
+// last chunk backwards as far as anything reaches the segment's end.
+template <class Tile, class T = typename Tile::Element>
+__global__ void __launch_bounds__(Tile::kStateThreads, 1)
+    HopperStates(const __grid_constant__ HopperParams<T> hp) {
+#if SEQMARK_SM90A
+  using Shared = HopperStateShared<Tile>;
+  constexpr int kStages = Tile::kStateStages;
+  Shared& shared = HopperShared<Shared>();
+  const Params<T>& p = hp.p;
+  const HopperPlace<Tile> place(p, p.segments - 1);
+  const int first = place.segment * p.segment_chunks;
+  const int end = first + p.segment_chunks;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kStages; ++s) {
+      hopper::InitBarrier(shared.full[s], Tile::kHeads);
+      hopper::InitBarrier(shared.empty[s], 8);
+    }
+    hopper::FenceBarriers();
+  }
+  LetNextStart();
+  __syncthreads();
+
+  const int64_t index =
+      (static_cast<int64_t>(place.batch) * p.segments + place.segment) *
+      p.heads;
+  if (place.warp >= 8) {
+    // Two warps a head take every other chunk; they meet once a pair, to know
+    // each other's exponents.
+    constexpr int kWarps = 2 * Tile::kHeads;
+    const int slot = (place.warp - 8) / 2, odd = place.warp % 2;
+    if (slot >= Tile::kHeads) return;
+    DecayWarp<T> decays(p, place, slot);
+    float suffix = 0.0f, other = 0.0f;  // of the other head
+    decays.ForEachChunk(end - 1 - odd, -2, [&](int chunk, const T(&raw)[2]) {
+      const int turn = end - 1 - chunk, stage = turn % kStages;
+      const bool exists = chunk >= first;
+      decays.Sum(chunk * kChunk, raw);
+      if (exists) hopper::Wait(shared.empty[stage], (turn / kStages & 1) ^ 1);
+      if (exists && slot == 0 && place.lane == 0) {
+        hopper::ExpectBytes(shared.full[stage],
+                            (2 + Tile::kInputTiles) * Tile::kTileBytes);
+        for (int k = 0; k < Tile::kInputTiles; ++k)
+          hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
+                          place.group, chunk * kChunk, place.batch);
+        for (int k = 0; k < 2; ++k)
+          hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
+                          place.first_head * Tile::kP + 64 * k, chunk * kChunk,
+                          place.batch);
+      }
+      float(&totals)[2][2] = shared.totals[turn / 2 % 2];
+      if (place.lane == 0) totals[slot][odd] = exists ? decays.total : 0.0f;
+      hopper::SyncWarps<32 * kWarps>(1);
+      const float before = suffix + (odd ? totals[slot][0] : 0.0f);
+      suffix += totals[slot][0] + totals[slot][1];
+      bool vanished = suffix < kVanished || !decays.exists;
+      if constexpr (Tile::kHeads == 2) {
+        other += totals[1 - slot][0] + totals[1 - slot][1];
+        vanished = vanished && (other < kVanished || 1 - slot >= place.heads);
+      }
+      const bool last = vanished || chunk - 1 + odd <= first;
+      if (exists) {
+        HopperDecays& out = shared.decays[stage][slot];
+        decays.FillWeights(before, out);
+        if (place.lane == 0) out.last = last && (odd || chunk == first);
+        __syncwarp();
+        if (place.lane == 0) hopper::Arrive(shared.full[stage]);
+      }
+      return !last;
+    });
+    if (decays.exists && !odd && place.lane == 0)
+      p.decays[index + place.first_head + slot] = Exp2Fast(suffix);
+    return;
+  }
+
+  // The warpgroups take turns at products and at scaling: within one, the left
+  // operand's registers must not change while products under way read them,
+  // which the compiler does not see around a loop.
+  float state[Tile::kN / 8][4] = {};
+  for (int turn = 0;; ++turn) {
+    const int stage = turn % kStages;
+    hopper::Wait(shared.full[stage], turn / kStages & 1);
+    const HopperDecays& decays = shared.decays[stage][place.slot];
+    const bool last = decays.last;
+    uint32_t scaled[kChunk / 16][4];
+    LoadChunkX(SharedAddress(shared.x[stage][place.warp / 4]), place.lane,
+               place.warp, scaled);
+    ScaleX<T>(decays.weight, place.lane % 4, scaled);
+    hopper::Hold(state);
+    hopper::Hold(scaled);
+    const auto b = hopper::ByRows<Tile::kTileBytes>(shared.B[stage]);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int j = 0; j < kChunk / 16; ++j)
+      hopper::Product<true>(state, scaled[j], b.At(16 * Tile::kRow * j), true,
+                            T());
+    hopper::CommitProducts();
+    hopper::WaitProducts<0>();
+    hopper::Hold(state);
+    hopper::Hold(scaled);
+    if (last) break;
+    __syncwarp();
+    if (place.lane == 0) hopper::Arrive(shared.empty[stage]);
+  }
+  if (place.active()) {
+    float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
+    ForEachHopperPair<Tile>(
+        place, p.d_state, state, [&](float v0, float v1, int offset) {
+          *reinterpret_cast<float2*>(out + offset) = {v0, v1};
+        });
+  }
+#endif
+}
+
+}  // namespace seqmark::ssd
