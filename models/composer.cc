@@ -40,10 +40,13 @@ Launch InOrder(const std::vector<ModelPart>& parts) {
   };
 }
 
-absl::StatusOr<double> Composer::Time(const Launch& launch) {
+absl::StatusOr<double> Composer::Time(const Launch& launch, bool overlap) {
   constexpr int kWarmUp = 2, kSamples = 11;
+  std::vector<ModelPart> calls = {{.launch = launch}};
+  if (overlap && !parts_.empty())
+    calls = {parts_.back(), std::move(calls.front()), parts_.back()};
   const auto source =
-      device_->MakeSampleSource(launch, CacheState::kCold, false);
+      device_->MakeSampleSource(InOrder(calls), CacheState::kCold, false);
   if (auto batch = source->Take(kWarmUp); !batch.ok()) return batch.status();
   auto batch = source->Take(kSamples);
   if (!batch.ok()) return batch.status();

@@ -89,8 +89,10 @@ class Composer {
   template <Operator Op>
   std::string KeyOf(const typename Op::Problem& problem,
                     typename Op::Args args) const;
-  // Seconds of a call as it is found in a model: what it reads is cold.
-  absl::StatusOr<double> Time(const Launch& launch);
+  // Seconds of a call as it is found in a model: what it reads is cold. With
+  // `overlap` it stands between two others, the call before it twice, whose
+  // seconds are included: it may start under the first, the second under it.
+  absl::StatusOr<double> Time(const Launch& launch, bool overlap);
 
   ScratchDevice* device_ = nullptr;
   ProviderChoice choice_;
@@ -128,6 +130,9 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
     return it->second;
   }
 
+  const bool overlap = std::any_of(
+      candidates.begin(), candidates.end(),
+      [](const Provider<Op>* provider) { return provider->overlaps; });
   const Provider<Op>* best = nullptr;
   double best_seconds = 0;
   absl::Status refused;
@@ -144,14 +149,11 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
       best = provider;
       continue;
     }
-    const auto seconds = Time(*launch);
+    const auto seconds = Time(*launch, overlap);
     if (!seconds.ok()) return seconds.status();
-    // What a launch costs between two others, seen on an H200.
-    constexpr double kOverlap = 1.5e-6;
-    const double cost = *seconds - (provider->overlaps ? kOverlap : 0);
-    if (best == nullptr || cost < best_seconds) {
+    if (best == nullptr || *seconds < best_seconds) {
       best = provider;
-      best_seconds = cost;
+      best_seconds = *seconds;
     }
   }
   if (best == nullptr) return refused;
@@ -245,17 +247,18 @@ absl::Status Composer::AddFused(OpClass op_class,
   if (named || (!key.empty() && chosen->contains(key))) return absl::OkStatus();
 
   // The same memory holds either: what the call apart asks for counts too.
-  const auto first = static_cast<std::ptrdiff_t>(parts_.size());
   ModelPart at_once = std::move(parts_.back());
+  parts_.pop_back();
+  const size_t first = parts_.size();
   if (absl::Status s = apart(); !s.ok()) return s;
   std::vector<ModelPart> one_by_one(
       std::make_move_iterator(parts_.begin() + first),
       std::make_move_iterator(parts_.end()));
-  parts_.resize(first - 1);
+  parts_.resize(first);
   if (!device_->measures_only()) {
-    const auto seconds = Time(at_once.launch);
+    const auto seconds = Time(at_once.launch, true);
     if (!seconds.ok()) return seconds.status();
-    const auto seconds_apart = Time(InOrder(one_by_one));
+    const auto seconds_apart = Time(InOrder(one_by_one), true);
     if (!seconds_apart.ok()) return seconds_apart.status();
     fused = *seconds < *seconds_apart;
     chosen->emplace(key, fused);
