@@ -40,13 +40,11 @@ Launch InOrder(const std::vector<ModelPart>& parts) {
   };
 }
 
-absl::StatusOr<double> Composer::Time(const Launch& launch, bool overlap) {
+absl::StatusOr<double> MedianSeconds(const Launch& launch, bool as_graph,
+                                     Device& device) {
   constexpr int kWarmUp = 2, kSamples = 11;
-  std::vector<ModelPart> calls = {{.launch = launch}};
-  if (overlap && !parts_.empty())
-    calls = {parts_.back(), std::move(calls.front()), parts_.back()};
   const auto source =
-      device_->MakeSampleSource(InOrder(calls), CacheState::kCold, false);
+      device.MakeSampleSource(launch, CacheState::kCold, as_graph);
   if (auto batch = source->Take(kWarmUp); !batch.ok()) return batch.status();
   auto batch = source->Take(kSamples);
   if (!batch.ok()) return batch.status();

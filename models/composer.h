@@ -8,9 +8,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstddef>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -52,6 +50,10 @@ struct ModelPart {
 // The launches of parts one after the other.
 Launch InOrder(const std::vector<ModelPart>& parts);
 
+// Seconds of a launch whose inputs are cold, as they are in a model.
+absl::StatusOr<double> MedianSeconds(const Launch& launch, bool as_graph,
+                                     Device& device);
+
 class Composer {
  public:
   // Counts only: parts have costs and no launch.
@@ -67,10 +69,10 @@ class Composer {
   absl::Status Add(OpClass op_class, const typename Op::Problem& problem,
                    typename Op::Args args);
 
-  // A call that does at once what those that `apart` adds do one by one, if a
-  // provider has it and it takes less time; what `apart` adds otherwise. Sets
-  // `fused`. Only kernels that overlap with their neighbours are tried, unless
-  // the choice names one; one that this device has not got means `apart`.
+  // A call that does at once what those that `apart` adds do one by one, if the
+  // choice names a provider of it that this device has and that takes the
+  // problem; what `apart` adds otherwise. Sets `fused`. Which is faster depends
+  // on the calls around it, so that a model's maker tries both.
   template <Operator Op>
   absl::Status AddFused(OpClass op_class, const typename Op::Problem& problem,
                         const typename Op::Args& args,
@@ -85,14 +87,6 @@ class Composer {
   absl::StatusOr<const Provider<Op>*> Choose(
       const typename Op::Problem& problem, const typename Op::Args& args,
       const std::string& key);
-  // What a choice depends on: a call's tensors, by all but their addresses.
-  template <Operator Op>
-  std::string KeyOf(const typename Op::Problem& problem,
-                    typename Op::Args args) const;
-  // Seconds of a call as it is found in a model: what it reads is cold. With
-  // `overlap` it stands between two others, the call before it twice, whose
-  // seconds are included: it may start under the first, the second under it.
-  absl::StatusOr<double> Time(const Launch& launch, bool overlap);
 
   ScratchDevice* device_ = nullptr;
   ProviderChoice choice_;
@@ -130,9 +124,6 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
     return it->second;
   }
 
-  const bool overlap = std::any_of(
-      candidates.begin(), candidates.end(),
-      [](const Provider<Op>* provider) { return provider->overlaps; });
   const Provider<Op>* best = nullptr;
   double best_seconds = 0;
   absl::Status refused;
@@ -149,11 +140,14 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
       best = provider;
       continue;
     }
-    const auto seconds = Time(*launch, overlap);
+    const auto seconds = MedianSeconds(*launch, false, *device_);
     if (!seconds.ok()) return seconds.status();
-    if (best == nullptr || *seconds < best_seconds) {
+    // What a launch costs between two others, seen on an H200.
+    constexpr double kOverlap = 1.5e-6;
+    const double cost = *seconds - (provider->overlaps ? kOverlap : 0);
+    if (best == nullptr || cost < best_seconds) {
       best = provider;
-      best_seconds = *seconds;
+      best_seconds = cost;
     }
   }
   if (best == nullptr) return refused;
@@ -165,43 +159,36 @@ absl::StatusOr<const Provider<Op>*> Composer::Choose(
 }
 
 template <Operator Op>
-std::string Composer::KeyOf(const typename Op::Problem& problem,
-                            typename Op::Args args) const {
-  std::string key = absl::StrCat(Op::kName, device_->fingerprint());
-  Op::Visit(problem, args, [&](const TensorSpec&, Tensor& tensor) {
-    absl::StrAppend(&key, " ", tensor.DebugString(), "/",
-                    absl::StrJoin(tensor.strides, ","));
-  });
-  // While it measures: what a plan may ask for depends on more than the
-  // shapes, on the work (windows, positions) and on what providers take at
-  // such addresses.
-  if (!device_->measures_only()) return key;
-  const Cost cost = Op::GetCost(problem);
-  absl::StrAppend(&key, " ", cost.flops(), " ", cost.special_ops);
-  Op::Visit(problem, args, [&](const TensorSpec&, Tensor& tensor) {
-    absl::StrAppend(&key, " ", reinterpret_cast<uintptr_t>(tensor.data) % 256);
-  });
-  return key;
-}
-
-template <Operator Op>
 absl::Status Composer::Add(OpClass op_class,
                            const typename Op::Problem& problem,
                            typename Op::Args args) {
   ModelPart part = {.op_class = op_class, .name = std::string(Op::kName)};
   absl::Status status;
+  std::string key, alignments;
+  if (!counts_only()) key = absl::StrCat(Op::kName, device_->fingerprint());
   Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor& tensor) {
     if (!tensor || tensor.dims != spec.dims || tensor.dtype != spec.dtype)
       status.Update(absl::InternalError(
           absl::StrCat(Op::kName, ": ", spec.name, " is ", tensor.DebugString(),
                        ", expected ", Name(spec.dtype), "(",
                        absl::StrJoin(spec.dims, ", "), ")")));
+    if (!counts_only()) {
+      absl::StrAppend(&key, " ", tensor.DebugString(), "/",
+                      absl::StrJoin(tensor.strides, ","));
+      absl::StrAppend(&alignments, " ",
+                      reinterpret_cast<uintptr_t>(tensor.data) % 256);
+    }
     part.bytes += static_cast<double>(BytesTouched(spec));
   });
   if (!status.ok()) return status;
   part.cost = Op::GetCost(problem);
   if (!counts_only()) {
-    const auto provider = Choose<Op>(problem, args, KeyOf<Op>(problem, args));
+    // What a plan may ask for depends on more than the shapes: on the work
+    // (windows, positions), and on what providers take at such addresses.
+    if (device_->measures_only())
+      absl::StrAppend(&key, " ", part.cost.flops(), " ", part.cost.special_ops,
+                      alignments);
+    const auto provider = Choose<Op>(problem, args, key);
     if (!provider.ok()) return provider.status();
     device_->StartPlan();
     auto launch = (*provider)->plan(problem, args, *device_);
@@ -223,49 +210,12 @@ absl::Status Composer::AddFused(OpClass op_class,
                                 const std::function<absl::Status()>& apart,
                                 bool& fused) {
   fused = false;
-  if (counts_only()) return apart();
-  const auto wanted = choice_.find(std::string(Op::kName));
-  const bool named = wanted != choice_.end();
-  bool any = false;
-  for (const Provider<Op>& provider : ProvidersOf<Op>())
-    any |= provider.device == device_->kind() &&
-           std::count(provider.dtypes.begin(), provider.dtypes.end(),
-                      problem.dtype) > 0 &&
-           provider.supports(problem) &&
-           (named ? wanted->second == provider.name : provider.overlaps);
-  if (!any) return apart();
-  static auto* const chosen = new std::map<std::string, bool>();
-  std::string key;
-  if (!named && !device_->measures_only()) {
-    key = KeyOf<Op>(problem, args);
-    if (const auto it = chosen->find(key); it != chosen->end() && !it->second)
-      return apart();
-  }
-  if (absl::Status s = Add<Op>(op_class, problem, args); !s.ok())
-    return absl::IsUnimplemented(s) ? apart() : s;
-  fused = true;
-  if (named || (!key.empty() && chosen->contains(key))) return absl::OkStatus();
-
-  // The same memory holds either: what the call apart asks for counts too.
-  ModelPart at_once = std::move(parts_.back());
-  parts_.pop_back();
-  const size_t first = parts_.size();
-  if (absl::Status s = apart(); !s.ok()) return s;
-  std::vector<ModelPart> one_by_one(
-      std::make_move_iterator(parts_.begin() + first),
-      std::make_move_iterator(parts_.end()));
-  parts_.resize(first);
-  if (!device_->measures_only()) {
-    const auto seconds = Time(at_once.launch, true);
-    if (!seconds.ok()) return seconds.status();
-    const auto seconds_apart = Time(InOrder(one_by_one), true);
-    if (!seconds_apart.ok()) return seconds_apart.status();
-    fused = *seconds < *seconds_apart;
-    chosen->emplace(key, fused);
-  }
-  if (fused) one_by_one = {std::move(at_once)};
-  for (ModelPart& part : one_by_one) parts_.push_back(std::move(part));
-  return absl::OkStatus();
+  if (counts_only() || !choice_.contains(std::string(Op::kName)))
+    return apart();
+  const absl::Status status = Add<Op>(op_class, problem, args);
+  if (absl::IsUnimplemented(status)) return apart();
+  fused = status.ok();
+  return status;
 }
 
 }  // namespace seqmark

@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "fixtures/inputs.h"
+#include "ops/gemm/gemm.h"
+#include "ops/norm_gemm/norm_gemm.h"
 
 namespace seqmark {
 namespace {
@@ -36,6 +38,29 @@ std::pair<int64_t, int64_t> CacheElements(const ModelConfig& config,
   }
   const int64_t row = a.kv_heads * (a.head_dim + a.value_head_dim);
   return {total * row, producers * length * row};
+}
+
+// What a step may be made of: fused calls and kernels that overlap, or what is
+// fastest one by one. How much an overlap gains depends on the calls around it,
+// so that steps are compared whole.
+std::vector<ProviderChoice> StepChoices(const ModelShape& shape,
+                                        const ProviderChoice& choice,
+                                        const Device& device) {
+  std::vector<ProviderChoice> choices = {choice};
+  if (shape.context < 0) return choices;
+  const auto offer = [&](const std::string& op, const auto& providers) {
+    if (choice.contains(op)) return;
+    for (const auto& provider : providers) {
+      if (!provider.overlaps || provider.device != device.kind()) continue;
+      for (size_t i = 0, n = choices.size(); i < n; ++i) {
+        choices.push_back(choices[i]);
+        choices.back()[op] = std::string(provider.name);
+      }
+    }
+  };
+  offer(std::string(NormGemm::kName), ProvidersOf<NormGemm>());
+  offer(std::string(Gemm::kName), ProvidersOf<Gemm>());
+  return choices;
 }
 
 }  // namespace
@@ -152,12 +177,9 @@ absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
   Model model(config, shape, &device);
   model.weights_ = Weights::Placed(config, shape.dtype);
   ScratchDevice scratch(device);
-  Composer prompt(scratch, choice), step(scratch, choice);
-  Layout state, logits, activations;
-  if (absl::Status s =
-          model.List(prompt, step, state, logits, activations, false);
-      !s.ok())
-    return s;
+  auto sizes = model.MeasureChoices(choice, scratch);
+  if (!sizes.ok()) return sizes.status();
+  const auto& [state, logits, activations] = *sizes;
   return ModelMemory{
       .weights = model.weights_.bytes(),
       .state = state.bytes(),
@@ -197,17 +219,48 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,
   return model;
 }
 
+absl::StatusOr<std::array<Layout, 3>> Model::MeasureChoices(
+    const ProviderChoice& choice, ScratchDevice& scratch) {
+  std::array<Layout, 3> sizes;
+  bool first = true;
+  for (const ProviderChoice& of_step : StepChoices(shape_, choice, *device_)) {
+    Composer prompt(scratch, choice), step(scratch, of_step);
+    std::array<Layout, 3> layouts;
+    auto& [state, logits, activations] = layouts;
+    const absl::Status s =
+        List(prompt, step, state, logits, activations, false);
+    if (!s.ok() && (first || !absl::IsUnimplemented(s))) return s;
+    if (first) sizes = layouts;
+    first = false;
+  }
+  return sizes;
+}
+
+absl::Status Model::ChooseStep(const std::vector<ProviderChoice>& choices) {
+  double least = 0;
+  ProviderChoice best = choices.front();
+  for (const ProviderChoice& choice : choices) {
+    choice_ = choice;
+    auto parts = PlanStep(shape_.context);
+    if (absl::IsUnimplemented(parts.status())) continue;
+    if (!parts.ok()) return parts.status();
+    const auto seconds = MedianSeconds(InOrder(*parts), true, *device_);
+    if (!seconds.ok()) return seconds.status();
+    if (least > 0 && *seconds >= least) continue;
+    least = *seconds;
+    best = choice;
+    step_ = *std::move(parts);
+  }
+  choice_ = best;
+  return absl::OkStatus();
+}
+
 absl::Status Model::Allocate(const ProviderChoice& choice) {
   choice_ = choice;
   // Measured again: packed weights are the plans' own, the scratch is not.
   ScratchDevice measure(*device_);
-  {
-    Composer prompt(measure, choice), step(measure, choice);
-    Layout state, logits, activations;
-    if (absl::Status s = List(prompt, step, state, logits, activations, false);
-        !s.ok())
-      return s;
-  }
+  if (auto sizes = MeasureChoices(choice, measure); !sizes.ok())
+    return sizes.status();
   const auto allocate = [&](size_t bytes,
                             MemoryClass memory_class =
                                 MemoryClass::kTensor) -> absl::StatusOr<void*> {
@@ -239,12 +292,16 @@ absl::Status Model::Allocate(const ProviderChoice& choice) {
   if (!status.ok()) return status;
   prompt_ = prompt.TakeParts();
   step_ = step.TakeParts();
-  if (!inverse_frequency_) return absl::OkStatus();
-  const std::vector<float> frequencies = InverseFrequencies(
-      config_.rope,
-      config_.hymba.meta_tokens + std::max(shape_.prompt, shape_.capacity));
-  return device_->CopyToDevice(inverse_frequency_.data, frequencies.data(),
-                               inverse_frequency_.bytes());
+  if (inverse_frequency_) {
+    const std::vector<float> frequencies = InverseFrequencies(
+        config_.rope,
+        config_.hymba.meta_tokens + std::max(shape_.prompt, shape_.capacity));
+    status = device_->CopyToDevice(inverse_frequency_.data, frequencies.data(),
+                                   inverse_frequency_.bytes());
+  }
+  const auto choices = StepChoices(shape_, choice, *device_);
+  if (status.ok() && choices.size() > 1) status = ChooseStep(choices);
+  return status;
 }
 
 absl::StatusOr<std::vector<ModelPart>> Model::PlanStep(int64_t context) {

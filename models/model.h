@@ -4,6 +4,7 @@
 // will hold is known before anything is allocated.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -101,6 +102,12 @@ class Model {
   absl::Status List(Composer& prompt, Composer& step, Layout& state,
                     Layout& logits, Layout& activations, bool every_chunk);
   absl::Status Allocate(const ProviderChoice& choice);
+  // The extents of state, logits and activations; `scratch` learns what any of
+  // the steps that are to be tried asks for.
+  absl::StatusOr<std::array<Layout, 3>> MeasureChoices(
+      const ProviderChoice& choice, ScratchDevice& scratch);
+  // Plans the step by the choice that is fastest; others are not done again.
+  absl::Status ChooseStep(const std::vector<ProviderChoice>& choices);
   absl::Status CheckTokens(const std::vector<int32_t>& tokens, int64_t count);
 
   ModelConfig config_;

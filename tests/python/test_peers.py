@@ -145,6 +145,29 @@ def test_samples() -> None:
     assert len(sampling.sample(noisy, lambda: [float(next(values))])) == 20
 
 
+def test_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(sampling.time, "perf_counter", lambda: now)
+    taken: list[float] = []
+
+    def take(each: list[float], wall: float) -> list[float]:
+        nonlocal now
+        now += wall
+        taken.append(each[min(len(taken), len(each) - 1)])
+        return taken[-1:]
+
+    limits = sampling.Limits(warm_up_seconds=0.05, most_seconds=10)
+    # A chip that slows down for six batches: on until two agree.
+    sampling.warm_up(limits, lambda: take([1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.5], 0.01))
+    assert len(taken) == 7
+    now, taken = 0.0, []
+    sampling.warm_up(limits, lambda: take([1.0], 0.01))  # steady, but long enough
+    assert len(taken) == 5
+    now, taken = 0.0, []
+    sampling.warm_up(limits, lambda: take([1.0, 2.0] * 50, 0.01))  # never: four times that
+    assert len(taken) == 20
+
+
 def test_torch_free_parts_import_no_torch() -> None:
     folder = Path(zoo.__file__).parent
     for module in TORCH_FREE:

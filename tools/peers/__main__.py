@@ -82,6 +82,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads; all by default")
     parser.add_argument("--max-time", type=float, default=1.5, help="seconds of samples a row")
     parser.add_argument("--min-samples", type=int, default=20)
+    parser.add_argument("--min-time", type=float, default=0.1, help="seconds of calls a row")
     parser.add_argument("--max-flops", type=float, help="skip larger rows; cpu: 1e12")
     parser.add_argument("--budget", type=float, help="seconds in all; later rows are left out")
     parser.add_argument("--out", type=pathlib.Path, help="result file; else a table only")
@@ -180,7 +181,11 @@ class Bench:
     @functools.cached_property
     def _timer(self) -> Timer:
         options = self._options
-        limits = Limits(least_samples=options.min_samples, most_seconds=options.max_time)
+        limits = Limits(
+            least_samples=options.min_samples,
+            least_seconds=options.min_time,
+            most_seconds=options.max_time,
+        )
         if self._device == "cpu":
             return CpuTimer(limits)
         if options.timer == "do_bench":

@@ -17,7 +17,8 @@ class Limits:
     noise: float = 0.005
     least_samples: int = 20
     most_samples: int = 20000
-    least_seconds: float = 0.02  # of samples, in sum
+    least_seconds: float = 0.1  # of samples, in sum
+    warm_up_seconds: float = 0.05  # wall, at least; up to four times that
     most_seconds: float = 1.5  # wall
     fewest_samples: int = 3  # taken whatever the time
 
@@ -75,6 +76,26 @@ def noise(samples: list[float]) -> float:
     ordered = sorted(samples)
     width = ordered[n - 1 - low] - ordered[low]
     return min(1.0, 0.5 * width / statistics.median(ordered))
+
+
+def warm_up(limits: Limits, take: Callable[[], list[float]]) -> None:
+    """Takes samples for nothing until the device is as warm as it will be.
+
+    As WarmUp of fixtures/sampler.cc: a chip's clock falls within some 50 ms of
+    a load that its power limit does not allow for long, and what it does before
+    is faster than what it can keep up.
+    """
+    previous = math.inf
+    start = time.perf_counter()
+    while True:
+        median = statistics.median(take())
+        agrees = abs(median - previous) <= max(0.02, 2 * limits.noise) * median
+        previous = median
+        elapsed = time.perf_counter() - start
+        if elapsed >= limits.most_seconds / 3 or elapsed >= 4 * limits.warm_up_seconds:
+            return
+        if elapsed >= limits.warm_up_seconds and agrees:
+            return
 
 
 def sample(limits: Limits, take: Callable[[], list[float]]) -> list[float]:

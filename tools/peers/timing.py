@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import torch
 
-from peers.sampling import Limits, Timing, sample
+from peers.sampling import Limits, Timing, sample, warm_up
 
 Call = Callable[[], object]
 
@@ -61,23 +61,27 @@ class CudaTimer:
         fits = min(self.GROUP_SECONDS / max(seconds, 1e-6), self.MOST_HELD_SECONDS / enqueue)
         group = max(1, min(self.MOST_GROUPED, int(fits)))
         in_sample = 0
+        waits = False  # the call does, for the device
 
         def take() -> list[float]:
-            nonlocal enqueue, in_sample, group
-            for _ in range(1 if in_sample else 6):
+            nonlocal enqueue, in_sample, group, waits
+            for _ in range(1 if waits else 6):
                 taken, hidden = self._take_group(call, group, enqueue)
                 if hidden:
                     return taken
                 if group == 1:
                     enqueue = min(2 * enqueue, 0.1)
                 group = max(1, group // 2)
-            in_sample += len(taken)  # it waits for the device itself: stop trying
+            waits = True  # stop trying
+            in_sample += len(taken)
             enqueue = 100e-6
             return taken
 
         gc.collect()
         gc.disable()
         try:
+            warm_up(self._limits, take)
+            in_sample = 0
             samples = sample(self._limits, take)
             timing = Timing(samples, host=host)
             timing.graph, timing.remark = graph_seconds(call, timing.median)
