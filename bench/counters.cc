@@ -44,6 +44,10 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
     set_if("energy_per_token", m.energy->joules / row.tokens());
     set_if("power", m.energy->watts);
   }
+  if (m.dram && m.dram->total() > 0) {
+    set("dram_bytes", m.dram->total());
+    if (bytes > 0) set("dram_bytes_over_minimum", m.dram->total() / bytes);
+  }
   set("peak_memory", static_cast<double>(m.memory.peak));
   set_if("memory_workspace", static_cast<double>(m.memory.workspace));
   set("plan_seconds", m.plan_seconds);

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "bench/throttle.h"
 #include "fixtures/device.h"
+#include "fixtures/dram_counter.h"
 #include "fixtures/energy.h"
 #include "fixtures/roofline.h"
 #include "fixtures/row.h"
@@ -27,6 +28,7 @@ struct Measurement {
   std::map<std::string, double> class_seconds;
   std::map<std::string, double> of_row;  // the row's own counters
   std::optional<EnergyReading> energy;
+  std::optional<DramBytes> dram;
   Slowdown slowdown;
   double verified = 0;  // fraction of the outputs compared; 0: not looked at
   CacheState cache = CacheState::kHot;

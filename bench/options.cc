@@ -61,6 +61,10 @@ ABSL_FLAG(
 ABSL_FLAG(bool, verify, false,
           "Compare each row's outputs with the reference before it is timed, "
           "of long rows parts of them; a wrong row is an error.");
+ABSL_FLAG(bool, verify_bytes, false,
+          "After each row was timed, run it once more and count the bytes that "
+          "the device's memory read and wrote, where its hardware counters may "
+          "be read.");
 ABSL_FLAG(bool, doctor, false,
           "Print what on this machine would hurt a measurement and how to mend "
           "it, change nothing, and exit: 1 if there is something.");
@@ -227,6 +231,7 @@ absl::Status ReadSampling(Options& options) {
   options.recalibrate = absl::GetFlag(FLAGS_recalibrate);
   options.isolate = absl::GetFlag(FLAGS_isolate);
   options.verify = absl::GetFlag(FLAGS_verify);
+  options.verify_bytes = absl::GetFlag(FLAGS_verify_bytes);
   options.doctor = absl::GetFlag(FLAGS_doctor);
   options.machine_root = absl::GetFlag(FLAGS_machine_root);
   options.nvml_library = absl::GetFlag(FLAGS_nvml_library);

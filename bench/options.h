@@ -50,6 +50,7 @@ struct Options {
   bool recalibrate = false;
   bool isolate = true;
   bool verify = false;
+  bool verify_bytes = false;
   bool doctor = false;
   std::string machine_root;  // where --doctor finds /proc and /sys
   std::string nvml_library;

@@ -79,9 +79,12 @@ absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
       auto ceilings = GetCeilings(**device, options_.recalibrate);
       if (!ceilings.ok()) return ceilings.status();
       (*device)->SetMemoryLimit(options_.memory_limit);
+      auto dram = options_.verify_bytes
+                      ? (*device)->OpenDramCounter()
+                      : absl::UnavailableError("--verify_bytes=false");
       auto watch = MakeThrottleWatch(**device);
       return Machine{*std::move(device), *std::move(ceilings),
-                     std::move(energy), std::move(watch)};
+                     std::move(energy), std::move(dram), std::move(watch)};
     };
     it = machines_.emplace(kind, make()).first;
   }
@@ -156,6 +159,19 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
       return energy.status();
   }
 
+  if ((*machine)->dram.ok()) {
+    const auto dram =
+        (**(*machine)->dram).Count((*instance)->launch(), m.cache);
+    if (dram.ok())
+      m.dram = *dram;
+    else if (absl::IsUnavailable(dram.status()))
+      AddToLabel(
+          absl::StrCat("dram_bytes not measured: ", dram.status().message()),
+          label);
+    else
+      return dram.status();
+  }
+
   auto counters = MakeCounters(row, m, (*machine)->ceilings);
   if (!counters.ok()) return counters.status();
   return RowResult{.seconds = m.samples.median,
@@ -185,10 +201,14 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
     if ((*machine)->watch != nullptr)
       facts.emplace_back(absl::StrCat(device, "_slowdowns_before"),
                          (*machine)->watch->Now());
-    const auto& energy = (*machine)->energy;
     const auto add = [&](absl::string_view name, const auto& value) {
       facts.emplace_back(absl::StrCat(device, name), absl::StrCat(value));
     };
+    const auto& dram = (*machine)->dram;
+    add("_dram_counters",
+        dram.ok() ? (*dram)->name()
+                  : absl::StrCat("not measured: ", dram.status().message()));
+    const auto& energy = (*machine)->energy;
     if (!energy.ok()) {
       add("_energy", energy.status().message());
       continue;

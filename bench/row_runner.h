@@ -13,6 +13,7 @@
 #include "bench/options.h"
 #include "bench/throttle.h"
 #include "fixtures/device.h"
+#include "fixtures/dram_counter.h"
 #include "fixtures/energy.h"
 #include "fixtures/roofline.h"
 #include "fixtures/row.h"
@@ -61,7 +62,8 @@ class RowRunner {
     std::unique_ptr<Device> device;
     Ceilings ceilings;
     absl::StatusOr<std::unique_ptr<EnergyMeter>>
-        energy;                            // or why there is none
+        energy;                                         // or why there is none
+    absl::StatusOr<std::unique_ptr<DramCounter>> dram;  // likewise
     std::unique_ptr<ThrottleWatch> watch;  // null where nothing tells
   };
   absl::StatusOr<std::unique_ptr<EnergyMeter>> MakeEnergyMeter(

@@ -46,5 +46,14 @@ target_include_directories(seqmark_cudnn SYSTEM INTERFACE ${SEQMARK_CUDNN_FRONTE
 target_compile_definitions(seqmark_cudnn INTERFACE CUDNN_FRONTEND_SKIP_JSON_LIB)
 # The frontend compiles some engines of its own at run time.
 target_link_libraries(seqmark_cudnn INTERFACE seqmark_cuda ${SEQMARK_CUDNN_LIBRARY} CUDA::nvrtc)
+# Its header only: the library is opened at run time, where there is one.
+find_path(SEQMARK_CUPTI_INCLUDE cupti_range_profiler.h
+  HINTS ${CUDAToolkit_INCLUDE_DIRS} ${CUDAToolkit_LIBRARY_ROOT}/extras/CUPTI/include
+  DOC "Folder of cupti_range_profiler.h; without it --verify_bytes counts nothing on GPUs")
+add_library(seqmark_cupti INTERFACE)
+target_link_libraries(seqmark_cupti INTERFACE seqmark_cuda)
+if(SEQMARK_CUPTI_INCLUDE)
+  target_include_directories(seqmark_cupti SYSTEM INTERFACE ${SEQMARK_CUPTI_INCLUDE})
+endif()
 set(SEQMARK_HAVE_CUDA TRUE)
 message(STATUS "CUDA ${CUDAToolkit_VERSION} for ${SEQMARK_CUDA_ARCHITECTURES}")

@@ -133,6 +133,33 @@ TEST_F(BenchTest, EnergyIsThereOrTheReasonIs) {
   }
 }
 
+// Likewise of hardware's count of the memory's traffic.
+TEST_F(BenchTest, DramBytesAreThereOrTheReasonIs) {
+  for (const bool asked : {true, false}) {
+    const Outcome outcome = Bench(absl::StrCat(
+        "--preset=smoke --devices=cpu --max_time=0.1 ",
+        "--energy_time=0 --benchmark_filter='^rmsnorm' ",
+        asked ? "--verify_bytes" : "", " --benchmark_out=", Path("x.json")));
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    const Json document = ReadJson("x.json");
+    const std::string how = document["context"].value("cpu_dram_counters", "");
+    constexpr char kNot[] = "not measured: ";
+    const bool measured = how.rfind(kNot, 0) != 0;
+    if (!asked) {
+      EXPECT_EQ(how, absl::StrCat(kNot, "--verify_bytes=false"));
+    }
+    EXPECT_GT(how.size(), sizeof(kNot)) << how;
+    ASSERT_FALSE(document["benchmarks"].empty());
+    for (const Json& row : document["benchmarks"])
+      for (const char* counter : {"dram_bytes", "dram_bytes_over_minimum"})
+        if (!measured) {
+          EXPECT_FALSE(row.contains(counter)) << row;
+        } else if (row.contains(counter)) {  // a hot set may need no memory
+          EXPECT_GT(row[counter], 0) << row;
+        }
+  }
+}
+
 TEST_F(BenchTest, FailingRowsLoseOnlyThemselves) {
   const Outcome outcome = Faults(
       absl::StrCat("--preset=full --row_timeout=2 --benchmark_filter=-wrong",

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "fixtures/dram_counter.h"
 #include "fixtures/energy.h"
 
 namespace seqmark {
@@ -187,6 +188,19 @@ TEST_P(DeviceTest, CountsEnergyOrSaysWhyNot) {
   }
   EXPECT_FALSE((*counter)->name().empty());
   EXPECT_TRUE((*counter)->Joules().ok()) << (*counter)->Joules().status();
+}
+
+TEST_P(DeviceTest, CountsMemoryTrafficOrSaysWhyNot) {
+  const auto counter = device_->OpenDramCounter();
+  if (!counter.ok()) {
+    EXPECT_TRUE(absl::IsUnavailable(counter.status())) << counter.status();
+    EXPECT_FALSE(counter.status().message().empty());
+    return;
+  }
+  EXPECT_FALSE((*counter)->name().empty());
+  const auto failing = (*counter)->Count(
+      [](Stream) { return absl::InternalError("broken"); }, CacheState::kCold);
+  EXPECT_EQ(failing.status(), absl::InternalError("broken"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, DeviceTest,
