@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "ops/arrivals.cuh"
 #include "ops/mma.cuh"
 
 namespace seqmark::selective_scan {
@@ -114,8 +115,8 @@ struct Links {
 
   __device__ void Init() {
     for (int i = threadIdx.x; i < kWarps * kLinkStates; i += blockDim.x)
-      InitBarrier(&full[0][0] + i, 1);
-    if (threadIdx.x < kWarps) InitBarrier(&read[threadIdx.x], 1);
+      InitBarrier(&full[0][0] + i, kArrivalsOfWarp);
+    if (threadIdx.x < kWarps) InitBarrier(&read[threadIdx.x], kArrivalsOfWarp);
     __syncthreads();
   }
   // Before a warp overwrites what it sent to warp w in its pass before.

@@ -91,7 +91,7 @@ __device__ __forceinline__ void ScanStates(
     } else {
       StoreAt<kLinkStates * 128>(carries, end);
       __syncwarp();
-      ArriveAt<kLinkStates * 8>(full, lane == 0);
+      ArriveAt<kLinkStates * 8>(full, ArrivesForWarp(lane));
     }
     const float* const c_at = b_at + (kStates - 1) * kSteps + kPad;
 #pragma unroll
@@ -204,7 +204,9 @@ __global__ void __launch_bounds__(kWarps * 32, 1)
         scan(std::integral_constant<Role, Role::kOther>());
       ++passes;
       __syncwarp();
-      ArriveAt<0>(SharedAddress(&block.links.read[w]), lane == 0);
+      // Nobody waits for the first.
+      ArriveAt<0>(SharedAddress(&block.links.read[w]),
+                  w > 0 && ArrivesForWarp(lane));
       if (n0 + kStates < p.d_state) {
         load.Projections(at, n0 + kStates);
         load.Rates(at, n0 + kStates);

@@ -5,6 +5,7 @@
 // decays of a chunk, x as a left operand, the state's elements.
 #pragma once
 
+#include "ops/arrivals.cuh"
 #include "ops/ssd_scan/chunk.cuh"
 #include "ops/ssd_scan/hopper.cuh"
 

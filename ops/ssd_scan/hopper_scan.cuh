@@ -128,7 +128,7 @@ __device__ __forceinline__ void MakeScores(const Params<T>& p,
                       shared.scores[buffer]);
     hopper::FenceForProducts();
     __syncwarp();
-    if (place.lane == 0) {
+    if (ArrivesForWarp(place.lane)) {
       hopper::Arrive(shared.scored[buffer]);
       hopper::Arrive(shared.empty[stage]);
     }
@@ -308,7 +308,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
     hopper::Hold(y);
     hopper::Hold(x);
     __syncwarp();
-    if (place.lane == 0) {
+    if (ArrivesForWarp(place.lane)) {
       hopper::Arrive(shared.empty[stage]);
       hopper::Arrive(shared.free[buffer]);
     }
@@ -350,12 +350,12 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
   const int end = min(first + p.segment_chunks, chunks);
   if (threadIdx.x == 0) {
     for (int s = 0; s < Tile::kStages; ++s) {
-      hopper::InitBarrier(shared.full[s], Tile::kHeads);
-      hopper::InitBarrier(shared.empty[s], 12);
+      hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
+      hopper::InitBarrier(shared.empty[s], 12 * kArrivalsOfWarp);
     }
     for (int s = 0; s < 2; ++s) {
-      hopper::InitBarrier(shared.scored[s], 4);
-      hopper::InitBarrier(shared.free[s], 8);
+      hopper::InitBarrier(shared.scored[s], 4 * kArrivalsOfWarp);
+      hopper::InitBarrier(shared.free[s], 8 * kArrivalsOfWarp);
     }
     hopper::FenceBarriers();
   }
@@ -404,7 +404,7 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
       decays.FillWeights(0.0f, out);
       decays.FillOthers(out);
       __syncwarp();
-      if (place.lane == 0) hopper::Arrive(shared.full[stage]);
+      if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.full[stage]);
       return chunk + 2 < end;
     });
   } else if (place.warp >= 8) {

@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
   const int end = first + p.segment_chunks;
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {
-      hopper::InitBarrier(shared.full[s], Tile::kHeads);
-      hopper::InitBarrier(shared.empty[s], 8);
+      hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
+      hopper::InitBarrier(shared.empty[s], 8 * kArrivalsOfWarp);
     }
     hopper::FenceBarriers();
   }
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
         decays.FillWeights(before, out);
         if (place.lane == 0) out.last = last && (odd || chunk == first);
         __syncwarp();
-        if (place.lane == 0) hopper::Arrive(shared.full[stage]);
+        if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.full[stage]);
       }
       return !last;
     });
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     hopper::Hold(scaled);
     if (last) break;
     __syncwarp();
-    if (place.lane == 0) hopper::Arrive(shared.empty[stage]);
+    if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.empty[stage]);
   }
   if (place.active()) {
     float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
