@@ -5,6 +5,7 @@
 
 #include "absl/base/config.h"
 #include "absl/strings/str_cat.h"
+#include "fixtures/plant.h"
 #include "generated/git_version.h"
 #include "nlohmann/json.hpp"
 #include "oneapi/dnnl/dnnl_version.h"
@@ -24,7 +25,7 @@ std::vector<std::pair<std::string, std::string>> ProgramFacts(
     const Options& options) {
   utsname system{};
   uname(&system);
-  return {
+  std::vector<std::pair<std::string, std::string>> facts = {
       {"seqmark_schema", absl::StrCat(kSchemaVersion)},
       {"commit", SEQMARK_COMMIT},
       {"dirty", SEQMARK_DIRTY ? "true" : "false"},
@@ -41,6 +42,9 @@ std::vector<std::pair<std::string, std::string>> ProgramFacts(
       {"seed", absl::StrCat(options.seed)},
       {"noise_target", absl::StrCat(options.noise)},
   };
+  if (const auto plant = PlantOfThisBuild(); plant.ok() && *plant)
+    facts.emplace_back("planted", (*plant)->ToString());
+  return facts;
 }
 
 }  // namespace seqmark

@@ -10,6 +10,7 @@
 #include "bench/setup.h"
 #include "bench/supervisor.h"
 #include "bench/worker.h"
+#include "fixtures/plant.h"
 
 namespace seqmark {
 namespace {
@@ -26,6 +27,13 @@ int Main(int argc, char** argv) {
   if (options->doctor)
     return Doctor(options->machine_root, options->nvml_library.c_str());
   if (absl::Status s = RunSetups(*options); !s.ok()) return Fail(s);
+  const auto plant = PlantOfThisBuild();
+  if (!plant.ok()) return Fail(plant.status());
+  if (*plant && options->worker_fd < 0)
+    std::fprintf(stderr,
+                 "seqmark_bench: a build for trials, with a slowdown planted "
+                 "(%s): its times are not to be kept\n",
+                 (*plant)->ToString().c_str());
   if (options->worker_fd >= 0) return WorkerMain(*options);
   auto rows = SelectRows(*options);
   if (!rows.ok()) return Fail(rows.status());

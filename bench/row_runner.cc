@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "bench/counters.h"
 #include "bench/verify.h"
+#include "fixtures/plant.h"
 #include "fixtures/sampler.h"
 
 namespace seqmark {
@@ -121,8 +122,20 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
     m.verified = verified->fraction;
     label = verified->label;
   }
-  const std::unique_ptr<SampleSource> source = device.MakeSampleSource(
-      (*instance)->launch(), m.cache, (*instance)->replayed_as_graph());
+  const bool as_graph = (*instance)->replayed_as_graph();
+  Launch launch = (*instance)->launch();
+  const auto plant = PlantOfThisBuild();
+  if (!plant.ok()) return plant.status();
+  if (*plant && (*plant)->IsFor(row.name())) {
+    const PlantedTiming timing{.cache = m.cache, .as_graph = as_graph};
+    auto slowed = Slowed(launch, (*plant)->factor, timing, device);
+    if (!slowed.ok()) return slowed.status();
+    launch = *std::move(slowed);
+    AddToLabel(absl::StrCat("planted: ", (*plant)->factor, " of its time"),
+               label);
+  }
+  const std::unique_ptr<SampleSource> source =
+      device.MakeSampleSource(std::move(launch), m.cache, as_graph);
   SamplerOptions sampling;
   sampling.noise = options_.noise;
   sampling.min_time = options_.benchmark.min_time;

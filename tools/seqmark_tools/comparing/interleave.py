@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqmark_tools.comparing import processes
 from seqmark_tools.comparing.lines import Comparison, Rules, compare
 from seqmark_tools.comparing.metrics import Metric
 from seqmark_tools.comparing.sides import Side, of_files
-from seqmark_tools.results import ResultError
 
 Say = Callable[[str], None]
 
@@ -53,20 +51,6 @@ def _side(binary: Path, files: Sequence[Path]) -> Side:
 
 
 def _run(plan: Plan, side: int, number: int) -> Path:
-    """A process of a side; its result file. A row that fails makes a process fail, not the file."""
     binary = (plan.base, plan.new)[side]
     out = plan.folder / f"{'base' if side == 0 else 'new'}-{number}.json"
-    out.unlink(missing_ok=True)
-    command = [str(binary), *plan.flags, f"--benchmark_out={out}", "--benchmark_out_format=json"]
-    try:
-        outcome = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        raise ResultError(f"{binary}: cannot be run: {error}") from error
-    if not out.exists() or out.stat().st_size == 0:
-        last = "\n".join((outcome.stderr or outcome.stdout).strip().splitlines()[-5:])
-        raise ResultError(
-            f"{shlex.join(command)}: no results, exit status {outcome.returncode}: {last}"
-        )
-    return out
+    return processes.run(binary, plan.flags, out)

@@ -264,7 +264,7 @@ def _lines(
         effect, p, q = float(found.effect[number]), float(found.p[number]), float(next(corrected))
         low, high = float(found.low[number]), float(found.high[number])
         base_name, new_name = match.base[0].name, match.new[0].name
-        verdict = _verdict(effect, p, q, metric, rules)
+        verdict = verdict_of(effect, p, q, metric, rules)
         if design == "rounds" and verdict in ("same", "suspect"):
             most = max(abs(math.expm1(low)), abs(math.expm1(high)))
             verdict = "same" if most < rules.min_effect else "undecided"
@@ -285,7 +285,8 @@ def _lines(
         )
 
 
-def _verdict(effect: float, p: float, q: float, metric: Metric, rules: Rules) -> Verdict:
+def verdict_of(effect: float, p: float, q: float, metric: Metric, rules: Rules) -> Verdict:
+    """What a log ratio is called, with its p-value alone and among all rows."""
     if abs(math.expm1(effect)) < rules.min_effect or p > rules.alpha:
         return "same"
     if q > rules.alpha:

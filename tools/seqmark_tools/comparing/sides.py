@@ -35,6 +35,7 @@ _FACTS = (
     "source",
     "commit",
     "dirty",
+    "planted",
 )
 
 

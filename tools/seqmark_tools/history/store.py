@@ -85,6 +85,8 @@ class Verdict:
 
 def run_of(file: ResultFile, machine: str | None = None, run_id: str | None = None) -> Run:
     """A result file as a run; by default its machine and id are derived from what it says."""
+    if "planted" in file.context:
+        raise ResultError(f"{file.path}: is of a build with a slowdown planted, no history")
     samples = [_sample(row) for row in file.rows]
     date = _utc(str(file.context.get("date", "")), file.path)
     return Run(

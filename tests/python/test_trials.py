@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tools/seqmark trial: what it says of raw files whose truth is known."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import made_up
+from seqmark_tools import validation
+from seqmark_tools.__main__ import main
+from seqmark_tools.history.store import run_of
+from seqmark_tools.results import ResultError, read
+from seqmark_tools.trials import ab, collect, kernels, noise, times
+
+Json = dict[str, Any]
+PLANT = "rmsnorm/highway:cpu:1.03"
+
+
+def processes(
+    folder: Path, *, sigma: float, planted: float = 1.03, count: int = 10, seed: int = 1
+) -> Path:
+    """As many planted processes and twice as many plain ones; 10 rows of two providers each."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    for kind, number in (("plain", 2 * count), ("planted", count)):
+        for process in range(number):
+            entries = []
+            for length in range(1, 11):
+                for provider in ("highway", "onednn"):
+                    slow = planted if (kind, provider) == ("planted", "highway") else 1.0
+                    seconds = length * 1e-4 * slow * math.exp(rng.normal() * sigma)
+                    name = made_up.name(provider=provider, seqlen=length)
+                    entries.append(made_up.measured(name, seconds, energy=seconds * 100.0))
+            document = made_up.document(*entries)
+            if kind == "planted":
+                document["context"]["planted"] = PLANT
+            made_up.write(folder / f"{kind}-{process:03}.json", document)
+    return folder
+
+
+def trial(*arguments: object) -> tuple[int, Json, str]:
+    """The exit status, the document and the Markdown; -o must be the last argument."""
+    status = main(["trial", *map(str, arguments)])
+    path = Path(str(arguments[-1]))
+    return status, json.loads(path.with_suffix(".json").read_text()), path.read_text()
+
+
+def test_ab_of_quiet_processes(tmp_path: Path) -> None:
+    folder = processes(tmp_path / "raw", sigma=0.005)
+    status, document, text = trial("ab", folder, "-o", tmp_path / "ab.md")
+    assert status == 0
+    assert document["seqmark_trial"] == "ab"
+    assert document["passed"]
+    assert document["aa_as_run"] == {"rows": 20, "called": 0, "suspect": 0}
+    assert document["aa_drawn"]["rows"] == 20 * ab.TRIALS
+    assert document["ab_as_run"] == {"rows": 20, "called": 20, "suspect": 0}
+    assert document["ab_drawn"]["called"] == 10 * ab.TRIALS
+    assert sum(row["planted"] for row in document["rows"]) == 10
+    for row in document["rows"]:
+        wanted = 0.03 if row["planted"] else 0.0
+        assert row["low"] - 0.005 < wanted < row["high"] + 0.005
+        assert row["called_slower"] == pytest.approx(1.0 if row["planted"] else 0.0)
+    assert "rmsnorm/highway/qwen2.5-1.5b.add" in text
+
+
+def test_ab_where_noise_is_as_large_as_the_slowdown(tmp_path: Path) -> None:
+    folder = processes(tmp_path / "raw", sigma=0.05)
+    status, document, _ = trial("ab", folder, "-o", tmp_path / "ab.md")
+    assert status == 1
+    assert not document["passed"]
+    assert document["ab_drawn"]["called"] < 0.95 * document["ab_drawn"]["rows"]
+    assert document["aa_drawn"]["called"] <= 0.05 * document["aa_drawn"]["rows"]
+
+
+def test_ab_where_processes_of_one_program_differ(tmp_path: Path) -> None:
+    """A drift that hits every second process is seen as run, and seldom in other orders."""
+    folder = processes(tmp_path / "raw", sigma=0.002)
+    for path in sorted(folder.glob("plain-*.json"))[1::2]:
+        document = json.loads(path.read_text())
+        for entry in document["benchmarks"]:
+            entry["real_time"] *= 1.05
+        path.write_text(json.dumps(document))
+    _, document, _ = trial("ab", folder, "-o", tmp_path / "ab.md")
+    assert document["aa_as_run"]["called"] == 20
+
+
+def test_ab_needs_both_builds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = processes(tmp_path / "raw", sigma=0.005, count=2)
+    for path in folder.glob("planted-*.json"):
+        document = json.loads(path.read_text())
+        del document["context"]["planted"]
+        path.write_text(json.dumps(document))
+    assert main(["trial", "ab", str(folder)]) == 2
+    assert "not of one build with a slowdown planted" in capsys.readouterr().err
+    assert main(["trial", "ab", str(tmp_path)]) == 2
+    assert main(["trial", "ab"]) == 2
+    assert main(["trial", "ab", "--run", "a", "b"]) == 2
+    assert "--keep" in capsys.readouterr().err
+    assert main(["trial", "noise", str(folder), "-o", "x.html"]) == 2
+
+
+def test_a_planted_build_is_kept_nowhere(tmp_path: Path) -> None:
+    document = made_up.document(made_up.measured(made_up.name()))
+    document["context"]["planted"] = PLANT
+    path = made_up.write(tmp_path / "planted.json", document)
+    assert any("planted" in problem for problem in validation.problems(path))
+    with pytest.raises(ResultError, match="planted"):
+        run_of(read(path))
+
+
+@pytest.mark.parametrize(("called", "rows", "low", "high"), [(0, 40, 0, 0.088), (40, 40, 0.912, 1)])
+def test_interval(called: int, rows: int, low: float, high: float) -> None:
+    count = ab.Count(rows, called)
+    assert count.interval() == pytest.approx((low, high), abs=1e-3)
+    low, high = ab.Count(100, 5).interval()
+    assert 0.016 < low < 0.05 < high < 0.113
+
+
+def trace(calls: int, parts: list[tuple[int, int]]) -> Iterator[kernels.Kernel]:
+    """A row's kernels as the sampler enqueues them: `parts` are starts and ends within a call."""
+    at = 1000
+    for names in (["HoldKernel", "StampKernel", "StampKernel"], ["HoldKernel", "StampKernel"]):
+        yield from ((at + i, at + i + 1, name) for i, name in enumerate(names))
+        at += 10
+        for _ in range(calls):
+            yield at, at + 5, "void StreamTiles<0>"
+            at += 100
+            yield from ((at + start, at + end, "work") for start, end in parts)
+            at += 10000
+    yield at, at + 1, "StampKernel"
+    yield at + 10, at + 500, "work"  # of a graph, after no flush
+    yield at + 1000, at + 1001, "memcpy"  # of the next row's tensors
+
+
+def test_kernels_of_rows() -> None:
+    both = [*trace(5, [(0, 700)]), *trace(3, [(0, 300), (350, 900)])]
+    first, second = kernels.sections(both)
+    assert (len(first), len(second)) == (10, 6)
+    assert {sample[0][1] - sample[0][0] for sample in first} == {700}
+    assert {sample[-1][1] - sample[0][0] for sample in second} == {900}
+    assert {len(sample) for sample in second} == {2}
+
+
+def test_kernels_must_be_of_the_rows(tmp_path: Path) -> None:
+    names = [made_up.name(seqlen=length) for length in (2, 1)]
+    path = made_up.write(tmp_path / "traced.json", made_up.document(*map(made_up.measured, names)))
+    text = tmp_path / "trace.txt"
+    both = [*trace(5, [(0, 700)]), *trace(3, [(0, 300), (350, 900)])]
+    text.write_text("".join(f"{a} {b} {name}\n" for a, b, name in both))
+    found = kernels.summary(text, path)
+    # In the order in which they ran, which is not the names'.
+    assert [name.rsplit(":", 1)[1] for name in found] == ["2", "1"]
+    assert [row["kernels"] for row in found.values()] == [1, 2]
+    assert [row["seconds"] for row in found.values()] == pytest.approx([7e-7, 9e-7])
+    assert [row["busy_seconds"] for row in found.values()] == pytest.approx([7e-7, 8.5e-7])
+    text.write_text("".join(f"{a} {b} {name}\n" for a, b, name in trace(5, [(0, 700)])))
+    with pytest.raises(ResultError, match="kernels of 1 rows"):
+        kernels.summary(text, path)
+    text.write_text("x\n")
+    with pytest.raises(ResultError, match="not a trace"):
+        kernels.summary(text, path)
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "agree"),
+    [(5e-6, 5.4e-6, True), (5e-6, 5.6e-6, False), (1e-4, 1.019e-4, True), (1e-4, 1.03e-4, False)],
+)
+def test_what_agrees(ours: float, other: float, agree: bool) -> None:
+    assert times.agrees(ours, other) == agree
+
+
+def nvbench_file(seconds: dict[str, float]) -> Json:
+    return {
+        "benchmarks": [
+            {
+                "states": [
+                    {
+                        "axis_values": [{"name": "row", "value": name}],
+                        "summaries": [
+                            {
+                                "tag": "nv/cold/time/gpu/mean",
+                                "data": [{"name": "value", "value": str(value)}],
+                            },
+                        ],
+                    }
+                    for name, value in seconds.items()
+                ]
+            }
+        ]
+    }
+
+
+def test_times(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    lengths = (1.0, 1.2, 1.4, 1.6, 3.0, 4.0, 5.0)
+    rows = {made_up.name(seqlen=round(10 * length)): length * 1e-5 for length in lengths}
+    plain = {name.split("/iterations")[0]: seconds for name, seconds in rows.items()}
+    measured = [made_up.measured(name, seconds, host_time=4e-6) for name, seconds in rows.items()]
+    for name in ("ours.json", "traced.json"):
+        made_up.write(folder / name, made_up.document(*measured))
+    seen = {
+        name: {"samples": 9, "kernels": 1, "seconds": s - 3e-7, "busy_seconds": s}
+        for name, s in plain.items()
+    }
+    (folder / "kernels.json").write_text(json.dumps(seen))
+    theirs = {name: s * (1.05 if s > 4.5e-5 else 1.01) for name, s in plain.items()}
+    (folder / "nvbench.json").write_text(json.dumps(nvbench_file(theirs)))
+    status, document, text = trial("times", folder, "-o", tmp_path / "times.md")
+    assert status == 1
+    assert document["agree"] == {"cupti": [7, 7], "traced_cupti": [7, 7], "nvbench": [6, 7]}
+    assert "events hold 0.30 us more" in text
+    (folder / "nvbench.json").unlink()
+    assert trial("times", folder, "-o", tmp_path / "times.md")[0] == 0
+
+
+def test_energy(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for number, luck in enumerate((1.0, 1.02, 0.99)):
+        made_up.write(
+            folder / f"process-{number}.json",
+            made_up.document(
+                *(
+                    made_up.measured(
+                        made_up.name(seqlen=length), energy=length * 1e-2 * luck, power=300.0
+                    )
+                    for length in (1, 2)
+                )
+            ),
+        )
+    sampled = {
+        "context": {
+            "idle_power_watts": 100,
+            "sampled_idle_power_watts": 101,
+            "energy_update_seconds": 0.1,
+        },
+        "rows": [
+            {
+                "row": made_up.name(seqlen=length).split("/iterations")[0],
+                "power": 300,
+                "sampled_power": watts,
+                "window_seconds": 2.0,
+            }
+            for length, watts in ((1, 295), (2, 330))
+        ],
+    }
+    (folder / "power.json").write_text(json.dumps(sampled))
+    status, document, text = trial("energy", folder, "-o", tmp_path / "energy.md")
+    assert status == 1
+    assert (document["repeats"], document["agree"]) == ([2, 2], [1, 2])
+    assert "100.0 W counted, 101.0 W sampled" in text
+
+
+def test_noise(tmp_path: Path) -> None:
+    folder = processes(tmp_path / "raw", sigma=0.01)
+    rows, files = noise.read(sorted(folder.glob("plain-*.json")))
+    assert (len(rows), len(files)) == (20, 20)
+    assert {row.within for row in rows} == {0.004}
+    assert float(np.median([row.between for row in rows])) == pytest.approx(0.01, rel=0.2)
+    _, document, text = trial(
+        "noise", next(folder.glob("plain-*.json")), "-o", tmp_path / "noise.md"
+    )
+    assert "between" not in document["rows"][0]
+    assert "rmsnorm/onednn" in text
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def bench(path: Path, document: Json) -> Path:
+    """A program that notes that it ran, and how, and leaves `document` as its results."""
+    source = made_up.write(path.parent / f"{path.name}.in", document)
+    return program(
+        path,
+        f'echo "{path.name} $*" >> {path.parent}/log\n'
+        "for flag; do case $flag in --benchmark_out=*) out=${flag#*=};; esac; done\n"
+        f'cp {source} "$out"\n'
+        'if [ -n "$CUDA_INJECTION64_PATH" ]; then echo "1 2 x" > "$SEQMARK_KERNEL_TRACE"; fi',
+    )
+
+
+def test_programs_run_by_turns(tmp_path: Path) -> None:
+    document = made_up.document(made_up.measured(made_up.name()))
+    plain = bench(tmp_path / "plain", document)
+    document["context"]["planted"] = PLANT
+    planted = bench(tmp_path / "planted", document)
+    arguments = ["--run", plain, planted, "--rounds=2", "--keep", tmp_path / "raw", "--collect"]
+    assert main(["trial", "ab", *map(str, arguments), "--", "--devices=cpu"]) == 0
+    ran = [line.split()[:2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert ran == [[name, "--devices=cpu"] for name in ("plain", "planted", "plain") * 2]
+    assert sorted(path.name for path in (tmp_path / "raw").iterdir()) == [
+        "command",
+        *(f"plain-{number:03}.json" for number in range(1, 5)),
+        *(f"planted-{number:03}.json" for number in (1, 2)),
+    ]
+    _, document, text = trial("ab", tmp_path / "raw", "-o", tmp_path / "ab.md")
+    assert [" --run " in line for line in document["command_lines"]] == [True, False]
+    assert document["command_lines"][0] in text
+
+
+def test_what_times_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = tmp_path / "build"
+    said: list[str] = []
+    build.mkdir()
+    bench(build / "seqmark_bench", made_up.document(made_up.measured(made_up.name(), 1e-4)))
+    collect.times(build, [], tmp_path / "raw", say=said.append)
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["ours.json"]
+    name = made_up.name().split("/iterations")[0]
+    answer = made_up.write(build / "answer", nvbench_file({name: 1.01e-4}))
+    program(
+        build / "tests" / "trials" / "seqmark_nvbench_rows",
+        f'cat > {build}/given; [ "$1" = --json ] && cp {answer} "$2"',
+    )
+    program(build / "tests" / "trials" / "libseqmark_kernel_trace.so", "")
+    # The trace holds no row's kernels, and is left for who wants to know why.
+    with pytest.raises(ResultError, match="kernels of 0 rows"):
+        collect.times(build, [], tmp_path / "raw", say=said.append)
+    assert (build / "given").read_text() == f"{name}\n"
+    assert (tmp_path / "raw" / "trace.txt").read_text() == "1 2 x\n"
+    assert main(["trial", "times", str(tmp_path / "raw")]) == 0
+    assert "100.00" in capsys.readouterr().out

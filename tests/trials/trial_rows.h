@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The rows that a trial's program is to run: names on standard input, one a
+// line, as seqmark_bench lists them.
+#pragma once
+
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "fixtures/row.h"
+
+namespace seqmark {
+
+// NotFound for a name that is no row.
+inline absl::StatusOr<std::vector<std::unique_ptr<Row>>> ReadRows(
+    std::istream& in) {
+  std::vector<std::string> names;
+  for (std::string line; std::getline(in, line);) {
+    // As the library decorates them: .../iterations:1/manual_time.
+    line = line.substr(0, line.find("/iterations:"));
+    if (!line.empty()) names.push_back(line);
+  }
+  std::map<std::string, std::unique_ptr<Row>> known;
+  for (auto& row : MakeRows(RowSet::kSweep, {})) {
+    std::string name = row->name().ToString();
+    known.emplace(std::move(name), std::move(row));
+  }
+  std::vector<std::unique_ptr<Row>> rows;
+  for (const std::string& name : names) {
+    const auto row = known.find(name);
+    if (row == known.end() || row->second == nullptr)
+      return absl::NotFoundError(absl::StrCat(name, ": no such row"));
+    rows.push_back(std::move(row->second));
+  }
+  return rows;
+}
+
+}  // namespace seqmark

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the programs of a trial; what they write is kept in a folder, and read from there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seqmark_tools import files
+from seqmark_tools.comparing import processes
+from seqmark_tools.results import ResultError
+from seqmark_tools.trials import kernels
+
+Say = Callable[[str], None]
+
+# NVBench's flags: so many samples of each row, none dropped, none of calls back to back.
+_NVBENCH = ("--stopping-criterion", "sample-count", "--target-samples", "300", "--min-samples")
+_NVBENCH_REST = ("300", "--no-batch", "--timeout", "3")
+
+
+def ab(
+    plain: Path,
+    planted: Path,
+    flags: Sequence[str],
+    folder: Path,
+    *,
+    rounds: int,
+    most_seconds: float,
+    say: Say,
+) -> None:
+    """Rounds of three processes, plain, planted, plain: a planted one lies between two of the same.
+
+    Stops before `rounds` where one ends after `most_seconds`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    for number in range(1, rounds + 1):
+        for binary, name in (
+            (plain, f"plain-{2 * number - 1:03}"),
+            (planted, f"planted-{number:03}"),
+            (plain, f"plain-{2 * number:03}"),
+        ):
+            processes.run(binary, flags, folder / f"{name}.json")
+        spent = time.monotonic() - start
+        say(f"round {number} of {rounds} done, {spent:.0f} s")
+        if spent > most_seconds:
+            break
+
+
+def times(build: Path, flags: Sequence[str], folder: Path, *, say: Say) -> None:
+    """The rows by seqmark_bench, by it under CUPTI, and by NVBench."""
+    folder.mkdir(parents=True, exist_ok=True)
+    bench, programs = build / "seqmark_bench", build / "tests" / "trials"
+    flags = [*flags, "--energy_time=0"]
+    ours = processes.run(bench, flags, folder / "ours.json")
+    say("seqmark_bench done")
+    if (programs / "seqmark_nvbench_rows").exists():
+        out = folder / "nvbench.json"
+        command = [str(programs / "seqmark_nvbench_rows"), "--json", str(out), *_NVBENCH]
+        _program([*command, *_NVBENCH_REST], kernels.names(ours))
+        say("NVBench done")
+    library = programs / "libseqmark_kernel_trace.so"
+    if library.exists():
+        trace = folder / "trace.txt"
+        environment = {
+            "CUDA_INJECTION64_PATH": str(library.resolve()),
+            "SEQMARK_KERNEL_TRACE": str(trace.resolve()),
+        }
+        traced = processes.run(bench, flags, folder / "traced.json", environment)
+        files.write_json(folder / "kernels.json", kernels.summary(trace, traced))
+        trace.unlink()
+        say("CUPTI done")
+
+
+def energy(
+    build: Path, flags: Sequence[str], folder: Path, *, count: int, window: float, say: Say
+) -> None:
+    """The rows in `count` processes, then each beside power that is sampled."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(1, count + 1):
+        first = processes.run(build / "seqmark_bench", flags, folder / f"process-{number:03}.json")
+        say(f"process {number} of {count} done")
+    program = build / "tests" / "trials" / "seqmark_power_rows"
+    text = _program([str(program), str(window)], kernels.names(first))
+    files.write(folder / "power.json", text)
+    say("sampled power done")
+
+
+def _program(command: Sequence[str], rows: Sequence[str]) -> str:
+    """What the program says of the rows, which it is given by their names."""
+    outcome = processes.run_program(command, given="".join(f"{name}\n" for name in rows))
+    if outcome.returncode != 0:
+        last = "\n".join((outcome.stderr or outcome.stdout).strip().splitlines()[-5:])
+        raise ResultError(f"{command[0]}: exit status {outcome.returncode}: {last}")
+    return outcome.stdout
