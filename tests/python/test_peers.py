@@ -147,7 +147,7 @@ def test_samples() -> None:
 
 def test_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
-    monkeypatch.setattr(sampling.time, "perf_counter", lambda: now)
+    monkeypatch.setattr("peers.sampling.time.perf_counter", lambda: now)
     taken: list[float] = []
 
     def take(each: list[float], wall: float) -> list[float]:

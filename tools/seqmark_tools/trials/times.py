@@ -149,8 +149,8 @@ def _blocks(
         "the start of a call's first kernel to the end of its last one, the median over the "
         "samples that `traced` is of and those that warm up before: a run of the same rows while "
         "CUPTI watched. NVBench: its cold measurement of the same launch in a process of its own; "
-        "it empties the L2 by writing to it, and waits between samples. `host` is host_time, what the "
-        "host takes to enqueue a call. A difference is ours less the other's: in us below "
+        "it empties the L2 by writing to it, and waits between samples. `host` is host_time, what "
+        "the host takes to enqueue a call. A difference is ours less the other's: in us below "
         f"{LONG * 1e6:.0f} us, else a share of it."
     )
     yield Table(
@@ -202,6 +202,6 @@ def _offset(rows: Sequence[Times]) -> Iterator[Block]:
     yield Text(
         f"Of calls of one kernel below {LONG * 1e6:.0f} us, events hold {micro(median)} us more "
         f"than the kernel itself (median of {len(beyond)} rows; {micro(beyond[0])} to "
-        f"{micro(beyond[-1])} us; {within} within {MOST_SECONDS * 1e6:g} us of the median): the launch of a "
-        "kernel behind an event, and the event behind it."
+        f"{micro(beyond[-1])} us; {within} within {MOST_SECONDS * 1e6:g} us of the median): the "
+        "launch of a kernel behind an event, and the event behind it."
     )
