@@ -45,12 +45,9 @@ bool IsModel(absl::string_view op) {
 
 // The stems that a provider's file may have, and where it runs.
 const std::map<std::string, DeviceKind> kStems = {
-    {"onednn", DeviceKind::kCpu},
-    {"highway", DeviceKind::kCpu},
-    {"composed", DeviceKind::kCpu},
-    {"cublaslt", DeviceKind::kCuda},
-    {"cudnn", DeviceKind::kCuda},
-    {"native", DeviceKind::kCuda}};
+    {"onednn", DeviceKind::kCpu},   {"highway", DeviceKind::kCpu},
+    {"composed", DeviceKind::kCpu}, {"cublaslt", DeviceKind::kCuda},
+    {"cudnn", DeviceKind::kCuda},   {"native", DeviceKind::kCuda}};
 
 // "<op>/<provider>" of every provider file whose device is compiled in.
 std::set<std::string> ProviderFiles() {
