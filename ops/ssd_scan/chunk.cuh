@@ -92,16 +92,32 @@ struct StateSharedMemory {
   Decays decays[2][Tile::kHeads];
 };
 
-// Which heads, segment and warp rows this thread works on.
-template <class Tile>
-struct Place {
-  int batch, group, segment, first_head, heads;
-  int lane, warp, slot, row;  // slot: the warp's head; row: its first p
+// y of a token in eight neighbouring columns, gated where there is a z.
+template <class T>
+__device__ __forceinline__ void StoreEight(const Params<T>& p, int batch,
+                                           int token, int64_t column,
+                                           Pack<T, 8> values) {
+  if (p.z != nullptr) {
+    const auto z = *reinterpret_cast<const Pack<T, 8>*>(
+        p.z + batch * p.z_strides.batch + token * p.z_strides.token + column);
+#pragma unroll
+    for (int k = 0; k < 8; ++k)
+      values.v[k] =
+          FromFloat<T>(ToFloat(values.v[k]) * SiluFast(ToFloat(z.v[k])));
+  }
+  *reinterpret_cast<Pack<T, 8>*>(p.y + batch * p.y_strides.batch +
+                                 token * p.y_strides.token + column) = values;
+}
 
+// Which heads and segment a CTA works on.
+struct BlockPlace {
+  int batch, group, segment, first_head, heads;
+
+  // A CTA has up to `most` heads of one group.
   template <class P>
-  __device__ __forceinline__ Place(const P& p, int segments) {
+  __device__ __forceinline__ BlockPlace(const P& p, int segments, int most) {
     const int heads_per_group = p.heads / p.groups;
-    const int sets = (heads_per_group + Tile::kHeads - 1) / Tile::kHeads;
+    const int sets = (heads_per_group + most - 1) / most;
     int block = blockIdx.x;
     const int set = block % sets;
     block /= sets;
@@ -109,8 +125,19 @@ struct Place {
     block /= p.groups;
     segment = block % segments;
     batch = block / segments;
-    first_head = group * heads_per_group + set * Tile::kHeads;
-    heads = min(Tile::kHeads, heads_per_group - set * Tile::kHeads);
+    first_head = group * heads_per_group + set * most;
+    heads = min(most, heads_per_group - set * most);
+  }
+};
+
+// And which of its rows a thread's warp.
+template <class Tile>
+struct Place : BlockPlace {
+  int lane, warp, slot, row;  // slot: the warp's head; row: its first p
+
+  template <class P>
+  __device__ __forceinline__ Place(const P& p, int segments)
+      : BlockPlace(p, segments, Tile::kHeads) {
     lane = threadIdx.x % 32;
     warp = threadIdx.x / 32;
     slot = warp * Tile::kRows / Tile::kP;

@@ -76,25 +76,14 @@ struct HopperScanShared {
 template <class Shared>
 inline constexpr int kHopperBytes = sizeof(Shared) + 1024;
 
-// Which heads and segment a CTA works on, and which rows a warpgroup.
+// Which rows of its CTA's heads a warpgroup has.
 template <class Tile>
-struct HopperPlace {
-  int batch, group, segment, first_head, heads;
+struct HopperPlace : BlockPlace {
   int lane, warp, slot, row;  // slot: the warpgroup's head; row: its first p
 
   template <class P>
-  __device__ __forceinline__ HopperPlace(const P& p, int segments) {
-    const int heads_per_group = p.heads / p.groups;
-    const int sets = (heads_per_group + Tile::kHeads - 1) / Tile::kHeads;
-    int block = blockIdx.x;
-    const int set = block % sets;
-    block /= sets;
-    group = block % p.groups;
-    block /= p.groups;
-    segment = block % segments;
-    batch = block / segments;
-    first_head = group * heads_per_group + set * Tile::kHeads;
-    heads = min(Tile::kHeads, heads_per_group - set * Tile::kHeads);
+  __device__ __forceinline__ HopperPlace(const P& p, int segments)
+      : BlockPlace(p, segments, Tile::kHeads) {
     lane = threadIdx.x % 32;
     warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
     slot = warp / 4 * 64 / Tile::kP;

@@ -146,18 +146,9 @@ __device__ __forceinline__ void StoreGated(const Params<T>& p,
       static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
 #pragma unroll 1
   for (int i = thread / 8; i < min(kChunk, p.seqlen - token); i += 16) {
-    auto values = *reinterpret_cast<const Pack<T, 8>*>(
-        staged + Swizzled(i, piece, Tile::kRow));
-    const auto z = *reinterpret_cast<const Pack<T, 8>*>(
-        p.z + place.batch * p.z_strides.batch +
-        (token + i) * p.z_strides.token + column);
-#pragma unroll
-    for (int k = 0; k < 8; ++k)
-      values.v[k] =
-          FromFloat<T>(ToFloat(values.v[k]) * SiluFast(ToFloat(z.v[k])));
-    *reinterpret_cast<Pack<T, 8>*>(p.y + place.batch * p.y_strides.batch +
-                                   (token + i) * p.y_strides.token + column) =
-        values;
+    StoreEight(p, place.batch, token + i, column,
+               *reinterpret_cast<const Pack<T, 8>*>(
+                   staged + Swizzled(i, piece, Tile::kRow)));
   }
 }
 

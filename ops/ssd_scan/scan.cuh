@@ -205,20 +205,9 @@ __device__ __forceinline__ void StoreOutputs(const Params<T>& p,
   for (int turn = 0; turn < kChunk / kTokens; ++turn) {
     const int i = turn * kTokens + in_turn;
     if (token + i >= p.seqlen) continue;
-    auto values = *reinterpret_cast<const Pack<T, 8>*>(
-        staged + Swizzled(i, place.row / 8 + piece, Tile::kXRow));
-    if (p.z != nullptr) {
-      const auto z = *reinterpret_cast<const Pack<T, 8>*>(
-          p.z + place.batch * p.z_strides.batch +
-          (token + i) * p.z_strides.token + column);
-#pragma unroll
-      for (int k = 0; k < 8; ++k)
-        values.v[k] =
-            FromFloat<T>(ToFloat(values.v[k]) * SiluFast(ToFloat(z.v[k])));
-    }
-    *reinterpret_cast<Pack<T, 8>*>(p.y + place.batch * p.y_strides.batch +
-                                   (token + i) * p.y_strides.token + column) =
-        values;
+    StoreEight(p, place.batch, token + i, column,
+               *reinterpret_cast<const Pack<T, 8>*>(
+                   staged + Swizzled(i, place.row / 8 + piece, Tile::kXRow)));
   }
 }
 
