@@ -193,7 +193,7 @@ class NormRows {
                   (row_ * a_.residual_out_stride + column_) * bytes);
   }
   __device__ __forceinline__ void AddResidual(float (&v)[kLanes]) const {
-    Unpack<T, kLanes>(raw_x_, v);
+    UnpackEach<T, kLanes>(raw_x_, v);
     if (residual_ == nullptr) return;
     if (a_.residual_f32) {
       const uint4 low = raw_residual_[0], high = raw_residual_[1];
@@ -210,7 +210,7 @@ class NormRows {
       out[1] = {v[4], v[5], v[6], v[7]};
     } else {
       float r[kLanes];
-      Unpack<T, kLanes>(raw_residual_[0], r);
+      UnpackEach<T, kLanes>(raw_residual_[0], r);
 #pragma unroll
       for (int j = 0; j < kLanes; ++j) v[j] += r[j];
       if (residual_out_ != nullptr) *residual_out_ = RoundPack<T, kLanes>(v);
@@ -218,7 +218,7 @@ class NormRows {
   }
   __device__ __forceinline__ void Store(float (&v)[kLanes], float scale) const {
     float w[kLanes];
-    Unpack<T, kLanes>(weight_, w);
+    UnpackEach<T, kLanes>(weight_, w);
 #pragma unroll
     for (int j = 0; j < kLanes; ++j) v[j] *= kLate ? w[j] : scale * w[j];
     *reinterpret_cast<uint4*>(to_ + row_ * NormGemmRow(a_.in_features) +
@@ -287,7 +287,7 @@ class NormGemmEpilogue {
     if (state_ >= 0) {
       T* const state_out = static_cast<T*>(a_.conv_state_out) + state_;
       float tap[kNormGemmTaps];
-      Unpack<T, kNormGemmTaps>(taps_, tap);
+      UnpackEach<T, kNormGemmTaps>(taps_, tap);
       float v = fmaf(tap[kNormGemmTaps - 1], ToFloat(out), ToFloat(conv_bias_));
 #pragma unroll
       for (int i = 0; i < kNormGemmTaps - 1; ++i) {
