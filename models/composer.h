@@ -212,7 +212,7 @@ absl::Status Composer::AddFused(OpClass op_class,
   fused = false;
   if (counts_only() || !choice_.contains(std::string(Op::kName)))
     return apart();
-  const absl::Status status = Add<Op>(op_class, problem, args);
+  absl::Status status = Add<Op>(op_class, problem, args);
   if (absl::IsUnimplemented(status)) return apart();
   fused = status.ok();
   return status;

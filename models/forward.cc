@@ -172,7 +172,7 @@ absl::Status ForwardPass::Linear(OpClass op_class, const Tensor& weight,
     args.conv_state_out = convolution.final_state;
   }
   bool fused = false;
-  const absl::Status status =
+  absl::Status status =
       composer_.AddFused<NormGemm>(op_class, problem, args, apart, fused);
   if (fused && convolves) convolved = convolution.x;
   return status;
