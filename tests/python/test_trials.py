@@ -95,6 +95,10 @@ def test_ab_where_processes_of_one_program_differ(tmp_path: Path) -> None:
 def test_ab_needs_both_builds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = processes(tmp_path / "raw", sigma=0.005, count=2)
     for path in folder.glob("planted-*.json"):
+        path.write_text(path.read_text().replace(PLANT, "gemm/onednn:cpu:1.03"))
+    assert main(["trial", "ab", str(folder)]) == 2
+    assert "no row of gemm/onednn" in capsys.readouterr().err
+    for path in folder.glob("planted-*.json"):
         document = json.loads(path.read_text())
         del document["context"]["planted"]
         path.write_text(json.dumps(document))
@@ -231,7 +235,11 @@ def test_energy(tmp_path: Path) -> None:
             made_up.document(
                 *(
                     made_up.measured(
-                        made_up.name(seqlen=length), energy=length * 1e-2 * luck, power=300.0
+                        made_up.name(seqlen=length),
+                        length * 1e-4,
+                        energy=length * 3e-2 * luck,
+                        power=300.0,
+                        graph_time=length * 5e-5,
                     )
                     for length in (1, 2)
                 )
@@ -246,6 +254,7 @@ def test_energy(tmp_path: Path) -> None:
         "rows": [
             {
                 "row": made_up.name(seqlen=length).split("/iterations")[0],
+                "energy": 1e-2 * length,
                 "power": 300,
                 "sampled_power": watts,
                 "window_seconds": 2.0,
@@ -258,6 +267,7 @@ def test_energy(tmp_path: Path) -> None:
     assert status == 1
     assert (document["repeats"], document["agree"]) == ([2, 2], [1, 2])
     assert "100.0 W counted, 101.0 W sampled" in text
+    assert [row["stretch"] for row in document["rows"]] == pytest.approx([2.0, 2.0])
 
 
 def test_noise(tmp_path: Path) -> None:

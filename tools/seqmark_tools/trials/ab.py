@@ -45,6 +45,7 @@ class Data:
     is_planted: list[bool]
     factor: float
     files: list[ResultFile]
+    left_out: list[str]  # rows that some process did not measure
 
 
 @dataclass
@@ -100,13 +101,17 @@ def read(folder: Path) -> Data:
         np.log([[table[name] for table in side] for name in names]) for side in tables
     )
     op_provider, device, factor = str(plants.pop()).split(":")
+    is_planted = [_matches(name, op_provider, device) for name in names]
+    if not any(is_planted):
+        raise ResultError(f"{folder}: no row of {op_provider} was measured by every process")
     return Data(
         names,
         plain,
         planted,
-        [_matches(name, op_provider, device) for name in names],
+        is_planted,
         float(factor),
         [*sides[0], *sides[1]],
+        sorted(set.union(*(set(table) for table in every)) - set(names)),
     )
 
 
@@ -156,6 +161,7 @@ class Study:
     aa_any: int  # of TRIALS, those with a false alarm
     found_run: Count
     found_drawn: Count
+    found_all: int  # of TRIALS, those that found every planted row
     others_run: Count  # rows of the planted build that are not planted
     others_drawn: Count
     found_by_row: Array  # share of the drawn trials
@@ -171,7 +177,7 @@ def study(data: Data) -> Study:
     result = Study(
         count,
         count_b,
-        *(Count(), Count(), 0, Count(), Count(), Count(), Count()),
+        *(Count(), Count(), 0, Count(), Count(), 0, Count(), Count()),
         np.zeros(len(data.names)),
         np.zeros(len(data.names)),
     )
@@ -192,7 +198,9 @@ def study(data: Data) -> Study:
     for base, _ in splits(data.plain, count, rng):
         drawn = rng.permutation(data.planted.shape[1])[:count_b]
         rows = verdicts(base, data.planted[:, drawn])
-        result.found_drawn.add(_pick(rows, data.is_planted))
+        planted = _pick(rows, data.is_planted)
+        result.found_drawn.add(planted)
+        result.found_all += all(row == "worse" for row in planted)
         result.others_drawn.add(_pick(rows, others))
         result.found_by_row += np.array([row == "worse" for row in rows]) / TRIALS
     return result
@@ -213,10 +221,11 @@ def make(folder: Path) -> Outcome:
             "processes": {"plain": data.plain.shape[1], "planted": data.planted.shape[1]},
             "processes_a_side": [found.count, found.count_b],
             "trials": TRIALS,
+            "left_out": data.left_out,
             "aa_as_run": found.aa_run.document(),
             "aa_drawn": {**found.aa_drawn.document(), "trials_with_any": found.aa_any},
             "ab_as_run": found.found_run.document(),
-            "ab_drawn": found.found_drawn.document(),
+            "ab_drawn": {**found.found_drawn.document(), "trials_with_all": found.found_all},
             "ab_others_as_run": found.others_run.document(),
             "ab_others_drawn": found.others_drawn.document(),
             "rows": [_row(data, found, number) for number in range(len(data.names))],
@@ -279,9 +288,12 @@ def _blocks(data: Data, found: Study, known: dict[str, str]) -> Iterator[Block]:
         )
     yield Table(("", "wanted", "called", "of", "share", "95 % interval"), 2, lines)
     yield Text(
-        f"Drawn A/A trials with a false alarm in any row: {percent(found.aa_any / TRIALS)}. "
-        "Intervals take rows for independent."
+        f"Drawn trials with a false alarm in any row: {percent(found.aa_any / TRIALS)}; that found "
+        f"every planted row: {percent(found.found_all / TRIALS)}. Intervals take rows for "
+        "independent."
     )
+    if data.left_out:
+        yield Text(f"Not measured by every process and left out: {', '.join(data.left_out)}.")
     yield Heading("Rows")
     entries = [_row(data, found, number) for number in range(len(data.names))]
     yield Table(

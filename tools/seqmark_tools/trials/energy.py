@@ -34,10 +34,25 @@ class Energy:
     """Of one row."""
 
     name: str
-    seconds: float
+    seconds: float  # back to back, where a row has that, else as the row is timed
     joules: list[float]  # a call, by process
     watts: list[float]
     sampled: dict[str, Any]
+
+    @property
+    def stretch(self) -> float:
+        """How long a call took in the window, over its time: more than 1 where the load paused."""
+        if not self.watts:
+            return math.nan
+        calls = [j / w / self.seconds for j, w in zip(self.joules, self.watts, strict=False)]
+        return statistics.median(calls)
+
+    @property
+    def sampled_stretch(self) -> float:
+        """The same of the window beside sampled power."""
+        if not self.sampled.get("power"):
+            return math.nan
+        return float(self.sampled["energy"] / self.sampled["power"] / self.seconds)
 
     @property
     def farthest(self) -> float:
@@ -70,7 +85,8 @@ def read(folder: Path) -> tuple[list[Energy], list[ResultFile], dict[str, Any]]:
         if len(joules) < 2:
             continue
         watts = [value for row in same if (value := row.counter("power")) is not None]
-        seconds = statistics.median(row.seconds for row in same if row.seconds is not None)
+        times = [row.counter("graph_time") or row.seconds for row in same]
+        seconds = statistics.median(time for time in times if time is not None)
         name = str(first.name)
         rows.append(Energy(name, seconds, joules, watts, sampled.get(name, {})))
     if not rows:
@@ -103,6 +119,7 @@ def make(folder: Path) -> Outcome:
                     "watts": row.watts,
                     "farthest": row.farthest,
                     "between_processes": row.spread,
+                    **({"stretch": row.stretch} if math.isfinite(row.stretch) else {}),
                     "sampled": row.sampled,
                 }
                 for row in rows
@@ -131,7 +148,9 @@ def _blocks(
     yield Text(
         f"{len(files)} processes, each with a window of its own for each row. The farthest process "
         f"of a row is within {percent(MOST, 0)} of the row's median in {repeats} of {len(rows)} "
-        "rows. Joules are of a call; idle power is in them."
+        "rows. Joules are of a call; idle power is in them. Stretch: how long a call took in the "
+        "window (joules over watts), over its own time (`graph_time` where the row has it); where "
+        "it is far above 1, the load was not back to back all the time."
     )
     if context:
         idle = context.get("sampled_idle_power_watts", math.nan)
@@ -145,8 +164,8 @@ def _blocks(
         )
     yield Table(
         (
-            *("row", "time, us", "mJ a call", "W", "between processes", "farthest"),
-            *("window, s", "W counted", "W sampled", "difference"),
+            *("row", "time, us", "mJ a call", "W", "stretch", "between processes", "farthest"),
+            *("window, s", "W counted", "stretch", "W sampled", "difference"),
         ),
         1,
         [_line(row) for row in sorted(rows, key=lambda row: row.name)],
@@ -163,10 +182,12 @@ def _line(row: Energy) -> tuple[str, ...]:
         micro(row.seconds),
         f"{statistics.median(row.joules) * 1e3:.3f}",
         f"{statistics.median(row.watts):.0f}",
+        f"{row.stretch:.2f}",
         percent(row.spread, 2),
         percent(row.farthest, 2),
         number("window_seconds", 2),
         number("power", 1),
+        f"{row.sampled_stretch:.2f}" if math.isfinite(row.sampled_stretch) else "–",
         number("sampled_power", 1),
         signed(row.against_sampled, 2),
     )
