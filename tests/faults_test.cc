@@ -94,7 +94,7 @@ class FaultTest : public BenchTest {
   }
   // The file is a result file, and nothing is left beside it.
   Json ReadValid() const {
-    const Json document = Json::parse(ReadFile(Path("x.json")), nullptr, false);
+    Json document = Json::parse(ReadFile(Path("x.json")), nullptr, false);
     EXPECT_FALSE(document.is_discarded()) << ReadFile(Path("x.json"));
     if (document.is_discarded()) return {};
     for (const char* key : {"date", "num_cpus", "seqmark_schema", "commit",

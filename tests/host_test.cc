@@ -10,7 +10,6 @@
 namespace seqmark {
 namespace {
 
-using testing::HasSubstr;
 using testing::StartsWith;
 
 std::string FactOf(const HostState& state, const std::string& name) {

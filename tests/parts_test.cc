@@ -84,6 +84,7 @@ TEST(ReadBoxes, CrossesBlocks) {
 // tolerance is taken at its word.
 TEST(CompareParts, TakesFewElementsTogether) {
   std::vector<PartOutput> parts;
+  parts.reserve(300);
   for (int i = 0; i < 300; ++i)
     parts.push_back({{{i}, {1}},
                      {i % 10 == 0 ? 1.03 : 1.0},

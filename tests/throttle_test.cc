@@ -40,7 +40,7 @@ class GpuThrottle : public testing::Test {
   std::unique_ptr<ThrottleWatch> watch_ = MakeGpuThrottleWatch(
       std::make_unique<FakeNvml>(gpu_), [this] { return now_; });
   // Looks every millisecond for a second.
-  Slowdown WatchASecond(std::function<void(int)> at = [](int) {}) {
+  Slowdown WatchASecond(const std::function<void(int)>& at = [](int) {}) {
     watch_->Start();
     for (int i = 0; i < 1000; ++i) {
       at(i);
