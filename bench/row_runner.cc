@@ -166,10 +166,15 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   if ((*machine)->energy.ok()) {
     const auto energy =
         (**(*machine)->energy).Measure(*source, m.samples.median);
-    if (energy.ok())
-      m.energy = *energy;
-    else if (!absl::IsUnavailable(energy.status()))
+    if (energy.ok()) {
+      const std::string doubt = Doubt(*energy, m.samples.median);
+      if (doubt.empty())
+        m.energy = *energy;
+      else
+        AddToLabel(absl::StrCat("energy not measured: ", doubt), label);
+    } else if (!absl::IsUnavailable(energy.status())) {
       return energy.status();
+    }
   }
 
   if ((*machine)->dram.ok()) {

@@ -170,6 +170,15 @@ TEST(EnergyMeter, AWrongIdeaOfTheTimeIsNoHarm) {
   }
 }
 
+TEST(EnergyMeter, ALoadWithGapsIsDoubted) {
+  // 500 W in calls of 100 us; what a call took in the window is J over W.
+  EXPECT_EQ(Doubt({.joules = 0.05, .watts = 500}, 1e-4), "");
+  EXPECT_EQ(Doubt({.joules = 0.06, .watts = 500}, 1e-4), "");  // a lower clock
+  EXPECT_EQ(Doubt({.joules = 0.02, .watts = 500}, 1e-4), "");  // hot, and short
+  EXPECT_THAT(Doubt({.joules = 0.088, .watts = 500}, 1e-4),
+              testing::HasSubstr("1.76 times as long"));
+}
+
 TEST(EnergyMeter, ACounterThatStandsStillIsNone) {
   World world{.stops = 0};
   const auto none =
