@@ -23,7 +23,7 @@ Numbers = Sequence[float] | NDArray[Any]
 ENOUGH_ROWS = 20
 # How much the log ratio of one process to another of the same program varies: Student's t with
 # three degrees of freedom, of this scale: likeliest for 948 rows run twice on an H200
-# (results/h200, bf16-run1 and bf16-run2). The tails are heavy since a library may pick another
+# (948 rows on an H200). The tails are heavy since a library may pick another
 # algorithm: with four degrees 17 of those rows would be called changed, with two a row that takes
 # twice as long would not be.
 PROCESS_SCALE = 0.007
