@@ -22,10 +22,9 @@ Numbers = Sequence[float] | NDArray[Any]
 # Rows fewer than these say too little of how processes differ.
 ENOUGH_ROWS = 20
 # How much the log ratio of one process to another of the same program varies: Student's t with
-# three degrees of freedom, of this scale: likeliest for 948 rows run twice on an H200
-# (948 rows on an H200). The tails are heavy since a library may pick another
-# algorithm: with four degrees 17 of those rows would be called changed, with two a row that takes
-# twice as long would not be.
+# three degrees of freedom, of this scale: likeliest for 948 rows run twice on an H200. The tails
+# are heavy since a library may pick another algorithm: with four degrees 17 of those rows would be
+# called changed, with two a row that takes twice as long would not be.
 PROCESS_SCALE = 0.007
 PROCESS_DEGREES = 3.0
 # Processes that agree better than this do so by luck, or by the step of the clock.
