@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Causal convolution on a GPU: one pass over memory, no shared memory and no
-// barriers. Memory limits it; the design keeps enough of it in flight.
+// Causal convolution on a GPU: one pass over memory, no barriers. Memory limits
+// it; README.md has what was tried.
 //
-// A thread owns one 16-byte pack of channels and walks a run of tokens, its
-// weights and partial sums in f32 registers. When token t arrives it completes
-// y[t] and is added into the sums of the next three outputs, so that no input
-// is kept or unpacked twice. Loads run kAhead tokens in front: a multiprocessor
-// that holds 512 threads has 48 KB in flight, against the 12 KB of reads that
-// 4.3 TB/s of copying at 700 ns needs.
+// A thread owns one 16-byte pack of channels and a short run of tokens, and
+// neighbouring threads neighbouring packs, then neighbouring runs: all that is
+// under way at a time lies close together, and the W-1 tokens that a run reads
+// of the run before are in the caches. When a token has come it completes its
+// own output and is added into the sums of the next three, so that no input is
+// kept or unpacked twice.
 //
-// Neighbouring threads own neighbouring packs, then neighbouring runs, so that
-// blocks are full at any number of channels. A run reads the W-1 tokens before
-// it again. Runs are as long as whole waves of threads allow, up to kLongestRun
-// tokens: 3/128 of the reads twice; where runs are short the call fits in L2.
+// RingKernel, where there is enough for every multiprocessor: kRun tokens a
+// thread, kAhead of them on their way by cp.async into a ring in shared memory
+// that each thread fills for itself, which leaves the registers to the filter.
+// BlockKernel, everywhere else (few tokens, packs below 16 bytes): all of a run
+// of 2, 4 or 8 tokens is asked for at once, into registers.
 //
 // One token is the step of decoding, and latency is all there is: a small
 // kernel, a thread for each 4 bytes of channels, all loads before any use. A
@@ -32,9 +33,9 @@ namespace {
 constexpr int kTaps = CausalConv1d::kMaxWidth;
 constexpr int kThreads = 128;
 constexpr int kBlocksPerMultiprocessor = 4;
-constexpr int kAhead = 6;  // tokens; 7 would spill at 128 registers
-constexpr int kShortestRun = 4;
-constexpr int kLongestRun = 128;
+constexpr int kMostTokens = 8;  // of BlockKernel; 9 spill at 128 registers
+constexpr int kRun = 16;        // tokens of RingKernel
+constexpr int kAhead = 12;
 
 struct ConvArgs {
   const void* x;
@@ -45,13 +46,15 @@ struct ConvArgs {
   void* final_state;  // null without
   int64_t x_batch_stride;
   int64_t x_token_stride;
+  int batch;
   int seqlen;
   int channels;
   int width;
   int packs;  // a token
-  int run;    // tokens
-  int runs;   // a sequence
-  unsigned threads;
+  // Of BlockKernel: a block's packs are 1 << wide_bits; blocks a token, and
+  // blocks a sequence.
+  int wide_bits;
+  unsigned wide_blocks, long_blocks;
   bool silu;
 };
 
@@ -81,18 +84,10 @@ struct Floats {
 
   Floats() = default;
   __device__ __forceinline__ explicit Floats(Words<T, kPack> words) {
-    Pack<T, kPack> pack;
-    memcpy(&pack, &words, sizeof(pack));
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) v[i] = ToFloat(pack.v[i]);
+    Unpack<T, kPack>(words, v);
   }
   __device__ __forceinline__ Words<T, kPack> Rounded() const {
-    Pack<T, kPack> pack;
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) pack.v[i] = FromFloat<T>(v[i]);
-    Words<T, kPack> words;
-    memcpy(&words, &pack, sizeof(pack));
-    return words;
+    return RoundPack<T, kPack>(v);
   }
 };
 
@@ -138,102 +133,182 @@ struct Filter {
   }
 };
 
+// What is known of the outputs of the next kTaps - 1 tokens.
 template <class T, int kPack>
+struct Sums {
+  float v[kPack][kTaps - 1];
+
+  __device__ __forceinline__ explicit Sums(const Filter<T, kPack>& filter) {
+#pragma unroll
+    for (int i = 0; i < kPack; ++i)
+#pragma unroll
+      for (int k = 0; k < kTaps - 1; ++k) v[i][k] = filter.bias.v[i];
+  }
+  // Takes one token's input and returns its output, before the activation.
+  __device__ __forceinline__ Floats<T, kPack> Add(
+      const Filter<T, kPack>& filter, Words<T, kPack> input) {
+    Floats<T, kPack> value(input);
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) {
+      const float in = value.v[i];
+      value.v[i] = fmaf(filter.tap[i][kTaps - 1], in, v[i][0]);
+#pragma unroll
+      for (int k = 0; k < kTaps - 1; ++k)
+        v[i][k] = fmaf(filter.tap[i][kTaps - 2 - k], in,
+                       k + 1 < kTaps - 1 ? v[i][k + 1] : filter.bias.v[i]);
+    }
+    return value;
+  }
+};
+
+template <class T, int kPack>
+__device__ __forceinline__ void StoreOutput(T* y, Floats<T, kPack> value,
+                                            bool silu) {
+  if (silu) {
+#pragma unroll
+    for (int i = 0; i < kPack; ++i) value.v[i] = SiluFast(value.v[i]);
+  }
+  StoreWords<T, kPack>(y, value.Rounded());
+}
+
+// 16 bytes into shared memory, or zeros; one group each.
+__device__ __forceinline__ void CopyAhead(uint4* to, const void* from,
+                                          bool there) {
+  asm volatile(
+      "cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
+      "cp.async.commit_group;" ::"r"(
+          static_cast<unsigned>(__cvta_generic_to_shared(to))),
+      "l"(from), "r"(there ? 16 : 0)
+      : "memory");
+}
+
+// For packs of 16 bytes and sequences of kRun tokens and more.
+template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    CausalConv1dKernel(const ConvArgs a) {
+    RingKernel(const ConvArgs a) {
+  constexpr int kPack = kPackSize<T>;
+  constexpr int kHalo = kTaps - 1;
+  __shared__ uint4 ring[kAhead][kThreads];
   const unsigned id = blockIdx.x * kThreads + threadIdx.x;
-  if (id >= a.threads) return;
+  const unsigned runs = (a.seqlen + kRun - 1) / kRun;
   const int channel = static_cast<int>(id % a.packs) * kPack;
   const unsigned rest = id / a.packs;
-  const int first = static_cast<int>(rest % a.runs) * a.run;
-  const int64_t batch = rest / a.runs;
-  const int last = min(first + a.run, a.seqlen);  // exclusive
-
-  const T* const x =
-      static_cast<const T*>(a.x) + batch * a.x_batch_stride + channel;
-  T* y =
-      static_cast<T*>(a.y) + (batch * a.seqlen + first) * a.channels + channel;
+  const int first = static_cast<int>(rest % runs) * kRun;
+  const int64_t batch = rest / runs;
+  if (batch >= a.batch) return;
+  const int last = min(first + kRun, a.seqlen);  // exclusive
   const int before = a.width - 1;
-  const int state = static_cast<int>(batch) * before * a.channels + channel;
-  // Inputs of this time and later are the final state; a token that an
-  // earlier run owns is not stored again.
-  const int final_from = a.final_state == nullptr ? a.seqlen
-                         : first == 0             ? a.seqlen - before
-                                      : max(a.seqlen - before, first);
-  const auto store_state = [&](int t, Words<T, kPack> words) {
-    if (t >= final_from)
-      StoreWords<T, kPack>(static_cast<T*>(a.final_state) + state +
-                               (t - (a.seqlen - before)) * a.channels,
-                           words);
-  };
+  const int64_t state = batch * before * a.channels + channel;
 
-  // The kTaps - 1 inputs before the run (those older than the width meet taps
-  // of zero), then the first kAhead of it: all loads before any use.
-  Words<T, kPack> halo[kTaps - 1] = {};
-#pragma unroll
-  for (int i = 0; i < kTaps - 1; ++i) {
-    const int t = first + i - (kTaps - 1);
-    if (t >= 0) {
-      halo[i] = LoadWords<T, kPack>(x + t * a.x_token_stride);
-    } else if (a.initial_state != nullptr && t >= -before) {
-      halo[i] = LoadWords<T, kPack>(static_cast<const T*>(a.initial_state) +
-                                    state + (before + t) * a.channels);
-    }
-  }
-  Words<T, kPack> ring[kAhead] = {};
-  const T* ahead = x + first * a.x_token_stride;
+  // A slot is asked for again as soon as its thread has read it.
+  const T* x = static_cast<const T*>(a.x) + batch * a.x_batch_stride +
+               (first - kHalo) * a.x_token_stride + channel;
+  int ahead = first - kHalo;  // the token at x
+  const auto ask = [&](int slot) {
+    const bool there = ahead >= 0 && ahead < last;
+    CopyAhead(&ring[slot][threadIdx.x], there ? x : a.x, there);
+    Advance(x, a.x_token_stride);
+    ++ahead;
+  };
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
-    if (first + i < last) ring[i] = LoadWords<T, kPack>(ahead);
-    Advance(ahead, a.x_token_stride);
+    // Inputs older than the width meet taps of zero.
+    if (i < kHalo && ahead < 0 && ahead >= -before &&
+        a.initial_state != nullptr) {
+      CopyAhead(&ring[i][threadIdx.x],
+                static_cast<const T*>(a.initial_state) + state +
+                    (before + ahead) * a.channels,
+                true);
+      Advance(x, a.x_token_stride);
+      ++ahead;
+    } else {
+      ask(i);
+    }
+  }
+  const Filter<T, kPack> filter(a, channel);
+  Sums<T, kPack> sums(filter);
+  int slot = 0;
+  const auto take = [&] {
+    asm volatile("cp.async.wait_group %0;" ::"n"(kAhead - 1) : "memory");
+    const uint4 words = ring[slot][threadIdx.x];
+    ask(slot);
+    slot = slot + 1 == kAhead ? 0 : slot + 1;
+    return words;
+  };
+#pragma unroll
+  for (int i = 0; i < kHalo; ++i) sums.Add(filter, take());
+  const int final_from =
+      a.final_state == nullptr ? a.seqlen : a.seqlen - before;
+  T* y =
+      static_cast<T*>(a.y) + (batch * a.seqlen + first) * a.channels + channel;
+  for (int t = first; t < last; ++t) {
+    const uint4 words = take();
+    StoreOutput(y, sums.Add(filter, words), a.silu);
+    Advance(y, a.channels);
+    if (t >= final_from)
+      StoreWords<T, kPack>(static_cast<T*>(a.final_state) + state +
+                               (t - final_from) * a.channels,
+                           words);
+  }
+}
+
+template <class T, int kPack, int kTokens>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    BlockKernel(const ConvArgs a) {
+  const unsigned wide = blockIdx.x % a.wide_blocks;
+  const unsigned rest = blockIdx.x / a.wide_blocks;
+  const int64_t batch = rest / a.long_blocks;
+  const int pack =
+      (wide << a.wide_bits) + (threadIdx.x & ((1 << a.wide_bits) - 1));
+  const int run = rest % a.long_blocks * (kThreads >> a.wide_bits) +
+                  (threadIdx.x >> a.wide_bits);
+  const int first = run * kTokens;
+  if (pack >= a.packs || first >= a.seqlen) return;
+  const int channel = pack * kPack;
+  const int before = a.width - 1;
+  const int64_t state = batch * before * a.channels + channel;
+
+  // The kTaps - 1 inputs before the run (those older than the width meet taps
+  // of zero), then the run: all loads before any use.
+  constexpr int kHalo = kTaps - 1;
+  Words<T, kPack> input[kHalo + kTokens] = {};
+  const T* x = static_cast<const T*>(a.x) + batch * a.x_batch_stride +
+               (first - kHalo) * a.x_token_stride + channel;
+#pragma unroll
+  for (int i = 0; i < kHalo + kTokens; ++i) {
+    const int t = first - kHalo + i;
+    if (t >= 0 && t < a.seqlen) {
+      input[i] = LoadWords<T, kPack>(x);
+    } else if (i < kHalo && a.initial_state != nullptr && t >= -before) {
+      input[i] = LoadWords<T, kPack>(static_cast<const T*>(a.initial_state) +
+                                     state + (before + t) * a.channels);
+    }
+    Advance(x, a.x_token_stride);
+  }
+  // The last W - 1 of initial state and x, by the run that they belong to; what
+  // is before the first token belongs to the first run.
+  if (a.final_state != nullptr && first + kTokens > a.seqlen - before) {
+#pragma unroll
+    for (int i = 0; i < kHalo + kTokens; ++i) {
+      const int t = first - kHalo + i;
+      const int s = t - (a.seqlen - before);
+      if (s >= 0 && t < a.seqlen && (t >= first || first == 0))
+        StoreWords<T, kPack>(
+            static_cast<T*>(a.final_state) + state + s * a.channels, input[i]);
+    }
   }
   const Filter<T, kPack> filter(a, channel);
 
-  // sum[i][k]: what is known of the output k tokens on.
-  float sum[kPack][kTaps - 1];
+  Sums<T, kPack> sums(filter);
+  T* y =
+      static_cast<T*>(a.y) + (batch * a.seqlen + first) * a.channels + channel;
 #pragma unroll
-  for (int i = 0; i < kPack; ++i)
+  for (int i = 0; i < kHalo; ++i) sums.Add(filter, input[i]);
 #pragma unroll
-    for (int k = 0; k < kTaps - 1; ++k) sum[i][k] = filter.bias.v[i];
-  // Adds one input; what it completes is the sum of its own output.
-  const auto add = [&](int i, float value) {
-    const float complete = fmaf(filter.tap[i][kTaps - 1], value, sum[i][0]);
-#pragma unroll
-    for (int k = 0; k < kTaps - 1; ++k)
-      sum[i][k] = fmaf(filter.tap[i][kTaps - 2 - k], value,
-                       k + 1 < kTaps - 1 ? sum[i][k + 1] : filter.bias.v[i]);
-    return complete;
-  };
-
-#pragma unroll
-  for (int j = 0; j < kTaps - 1; ++j) {
-    const Floats<T, kPack> input(halo[j]);
-#pragma unroll
-    for (int i = 0; i < kPack; ++i) add(i, input.v[i]);
-    // Only what is before the first token: elsewhere final_from >= first.
-    const int t = first + j - (kTaps - 1);
-    if (t >= -before) store_state(t, halo[j]);
-  }
-
-  for (int begin = first; begin < last; begin += kAhead) {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int t = begin + j;
-      if (t >= last) return;
-      const Words<T, kPack> words = ring[j];
-      if (t + kAhead < last) ring[j] = LoadWords<T, kPack>(ahead);
-      Advance(ahead, a.x_token_stride);
-      Floats<T, kPack> value(words);
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) value.v[i] = add(i, value.v[i]);
-      if (a.silu) {
-#pragma unroll
-        for (int i = 0; i < kPack; ++i) value.v[i] = SiluFast(value.v[i]);
-      }
-      StoreWords<T, kPack>(y, value.Rounded());
-      Advance(y, a.channels);
-      store_state(t, words);
-    }
+  for (int i = 0; i < kTokens; ++i) {
+    const auto value = sums.Add(filter, input[kHalo + i]);
+    if (first + i < a.seqlen) StoreOutput(y, value, a.silu);
+    Advance(y, a.channels);
   }
 }
 
@@ -243,9 +318,9 @@ __global__ void __launch_bounds__(kThreads) StepKernel(const ConvArgs a) {
   LetNextStart();
   WaitForPrevious();
   const unsigned id = blockIdx.x * kThreads + threadIdx.x;
-  if (id >= a.threads) return;
-  const int channel = static_cast<int>(id % a.packs) * kPack;
   const int64_t batch = id / a.packs;
+  if (batch >= a.batch) return;
+  const int channel = static_cast<int>(id % a.packs) * kPack;
   const int before = a.width - 1;
   const int64_t state = batch * before * a.channels + channel;
   Words<T, kPack> input[kTaps] = {};
@@ -300,32 +375,38 @@ absl::Status DispatchPack(const CausalConv1d::Args& a, int64_t channels,
   return body(std::integral_constant<int, 1>());
 }
 
+int64_t DivideUp(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+template <class T, int kPack, int kTokens>
+absl::StatusOr<Launch> PlanRuns(const CausalConv1d::Problem& p, ConvArgs args) {
+  // A warp's width of packs, less where many of its lanes would have none.
+  args.wide_bits = 5;
+  while (DivideUp(args.packs, 1 << args.wide_bits) * 8 << args.wide_bits >
+         int64_t{args.packs} * 9)
+    --args.wide_bits;
+  const int64_t wide = DivideUp(args.packs, 1 << args.wide_bits);
+  const int64_t runs =
+      DivideUp(p.seqlen, int64_t{kThreads >> args.wide_bits} * kTokens);
+  if (wide * runs * p.batch > INT32_MAX)
+    return absl::UnimplementedError(
+        absl::StrCat("needs fewer than 2^31 blocks of ", kTokens, " tokens"));
+  args.wide_blocks = static_cast<unsigned>(wide);
+  args.long_blocks = static_cast<unsigned>(runs);
+  return [args,
+          grid = static_cast<unsigned>(wide * runs * p.batch)](Stream stream) {
+    BlockKernel<T, kPack, kTokens>
+        <<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
+    return LaunchStatus("conv BlockKernel");
+  };
+}
+
 template <class T, int kPack>
 absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
                                 const CausalConv1d::Args& a) {
-  auto* const kernel = CausalConv1dKernel<T, kPack>;
-  int device = 0, multiprocessors = 0, blocks = 0;
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
-      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-      &blocks, kernel, kThreads, 0));
-  // As many runs of equal length as fill whole waves of resident threads.
-  const auto divide_up = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
-  const int64_t resident =
-      int64_t{multiprocessors} * std::max(blocks, 1) * kThreads;
-  const int64_t packs = p.channels / kPack;
-  const int64_t columns = p.batch * packs;
-  const int64_t waves = divide_up(columns * p.seqlen, resident * kLongestRun);
-  const int64_t fit = std::max<int64_t>(resident * waves / columns, 1);
-  const int64_t run =
-      std::clamp<int64_t>(divide_up(p.seqlen, fit), kShortestRun, kLongestRun);
-  const int64_t runs = divide_up(p.seqlen, run);
-  const int64_t threads = columns * runs;
-  if (p.seqlen > INT32_MAX / 2 || threads > INT32_MAX ||
-      p.batch * p.width * p.channels > INT32_MAX)
+  if (p.seqlen > INT32_MAX / 2 || p.batch * p.width * p.channels > INT32_MAX)
     return absl::UnimplementedError(
         "needs seqlen < 2^30 and batch * width * channels < 2^31");
+  const int64_t packs = p.channels / kPack;
   const ConvArgs args = {.x = a.x.data,
                          .weight = a.weight.data,
                          .bias = a.bias.data,
@@ -334,25 +415,40 @@ absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
                          .final_state = a.final_state.data,
                          .x_batch_stride = a.x.strides[0],
                          .x_token_stride = a.x.strides[1],
+                         .batch = static_cast<int>(p.batch),
                          .seqlen = static_cast<int>(p.seqlen),
                          .channels = static_cast<int>(p.channels),
                          .width = static_cast<int>(p.width),
                          .packs = static_cast<int>(packs),
-                         .run = static_cast<int>(run),
-                         .runs = static_cast<int>(runs),
-                         .threads = static_cast<unsigned>(threads),
                          .silu = p.silu};
-  const auto grid = static_cast<unsigned>(divide_up(threads, kThreads));
   if constexpr (kPack * sizeof(T) <= 4)
     if (p.seqlen == 1)
-      return [args, grid](Stream stream) {
-        return LaunchDependent(StepKernel<T, kPack>, grid, kThreads, 0,
+      return [args, threads = p.batch * packs](Stream stream) {
+        return LaunchDependent(StepKernel<T, kPack>,
+                               DivideUp(threads, kThreads), kThreads, 0,
                                AsCudaStream(stream), "StepKernel", args);
       };
-  return [args, grid, kernel](Stream stream) {
-    kernel<<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
-    return LaunchStatus("CausalConv1dKernel");
-  };
+  // The shortest runs that run all at once; RingKernel's where they would be of
+  // twice its length.
+  int device = 0, multiprocessors = 0;
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
+      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  const int64_t tokens =
+      DivideUp(p.batch * p.seqlen * packs,
+               int64_t{multiprocessors} * kThreads * kBlocksPerMultiprocessor);
+  if constexpr (kPack == kPackSize<T>) {
+    const int64_t threads = p.batch * DivideUp(p.seqlen, kRun) * packs;
+    if (tokens >= 2 * kRun && p.seqlen >= kRun && threads < INT32_MAX)
+      return [args, grid = static_cast<unsigned>(DivideUp(threads, kThreads))](
+                 Stream stream) {
+        RingKernel<T><<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
+        return LaunchStatus("conv RingKernel");
+      };
+  }
+  if (tokens <= 2) return PlanRuns<T, kPack, 2>(p, args);
+  if (tokens <= 4) return PlanRuns<T, kPack, 4>(p, args);
+  return PlanRuns<T, kPack, kMostTokens>(p, args);
 }
 
 absl::StatusOr<Launch> Plan(const CausalConv1d::Problem& p,

@@ -6,13 +6,13 @@
 // memory (some 35 KB a multiprocessor on an H200).
 //
 // RowKernel: a row lives in the registers of a warp, or of a block where it is
-// wide, between its sums and its output. Each group of threads walks over many
-// rows and asks for its next row as soon as the present one is in f32, before
-// it reduces: loads stay in flight through shuffles, barriers and stores, at
-// any occupancy. Weights stay in registers too.
+// wide, between its sums and its output, as it came where that is less than in
+// f32. Each group of threads has one row: blocks start and end at any time, in
+// the order of memory, which keeps reads and writes mixed and what is under way
+// close together. README.md has what was tried.
 //
-// Groups of a row that are normalised apart are rows of their own: blockIdx.y
-// says which group, so that its weights stay in registers as well.
+// Groups of a row that are normalised apart are rows of their own, neighbouring
+// blocks.
 //
 // WideKernel: any width and alignment. It reads a row once for each pass; the
 // later passes find it in the caches.
@@ -59,19 +59,21 @@ struct NormTensors {
   unsigned seqlen = 1;
   int width = 0;  // of a group
   int groups = 1;
+  float per_element = 1;  // 1 / width
   float epsilon = 0;
 };
 
-// Where row `row` of a view begins, in elements; in a strided form, this
-// block's group of it.
+// Where row `row` of a view begins, in elements; in a strided form, group
+// `group` of it.
 template <bool kStrided>
 __device__ __forceinline__ int64_t RowStart(const NormTensors& t,
-                                            const NormView& view, int64_t row) {
+                                            const NormView& view, int64_t row,
+                                            int group) {
   if constexpr (!kStrided) return row * t.width;
   const unsigned batch = static_cast<unsigned>(row) / t.seqlen;
   const unsigned token = static_cast<unsigned>(row) - batch * t.seqlen;
   return batch * view.batch_stride + token * view.token_stride +
-         int64_t{blockIdx.y} * t.width;
+         int64_t{group} * t.width;
 }
 
 inline constexpr int kNormMaxThreads = 512;
@@ -121,37 +123,18 @@ __global__ void __launch_bounds__(kNormMaxThreads)
   constexpr bool kGate = kForm.gate_before || kForm.gate_after;
   __shared__ float4 partial[2][kWarps / 4];
   const int packs = t.width / kLanes;
-  const int64_t together = int64_t{gridDim.x} * blockDim.y;
-  int64_t row = int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  const unsigned block = kForm.strided ? blockIdx.x / t.groups : blockIdx.x;
+  const int group = kForm.strided ? blockIdx.x % t.groups : 0;
+  const int64_t row = int64_t{block} * blockDim.y + threadIdx.y;
   if (row >= t.rows) return;  // whole warps; whole blocks where they have one
 
   // Threads take packs in turn, so that a warp's accesses are contiguous.
   const auto pack_of = [](int i) { return threadIdx.x + i * blockDim.x; };
-  Raw raw_x[kPacks] = {}, raw_gate[kPacks] = {};
-  RawResidual raw_residual[kPacks] = {};
-  const auto start = [&](const NormView& view, int64_t of_row) {
-    return RowStart<kForm.strided>(t, view, of_row);
-  };
-  const auto load = [&](int64_t of_row) {
-    const int64_t x = start(t.x, of_row);
-    const int64_t residual = kForm.residual ? start(t.residual, of_row) : 0;
-    const int64_t gate = kGate ? start(t.gate, of_row) : 0;
-#pragma unroll
-    for (int i = 0; i < kPacks; ++i) {
-      if (pack_of(i) >= packs) continue;
-      const int at = pack_of(i) * kLanes;
-      raw_x[i] = LoadOnce(reinterpret_cast<const Raw*>(
-          static_cast<const T*>(t.x.data) + x + at));
-      if constexpr (kForm.residual)
-        raw_residual[i] = LoadOnce(reinterpret_cast<const RawResidual*>(
-            static_cast<const R*>(t.residual.data) + residual + at));
-      if constexpr (kGate)
-        raw_gate[i] = LoadOnce(reinterpret_cast<const Raw*>(
-            static_cast<const T*>(t.gate.data) + gate + at));
-    }
+  const auto start = [&](const NormView& view) {
+    return RowStart<kForm.strided>(t, view, row, group);
   };
   Raw weight[kPacks] = {}, bias[kPacks] = {};
-  const int first_weight = kForm.strided ? blockIdx.y * packs : 0;
+  const int first_weight = group * packs;
 #pragma unroll
   for (int i = 0; i < kPacks; ++i) {
     if (pack_of(i) >= packs) continue;
@@ -162,89 +145,105 @@ __global__ void __launch_bounds__(kNormMaxThreads)
   // Weights are nobody's output.
   LetNextStart();
   WaitForPrevious();
-  load(row);
-  if (blockDim.x > 32) {  // slots of warps that are not there count as 0
-    if (threadIdx.x < kWarps / 2)
-      partial[threadIdx.x / (kWarps / 4)][threadIdx.x % (kWarps / 4)] = {};
-    __syncthreads();
+  // Plain loads: L1::no_allocate would cost 4 % of the bandwidth.
+  Raw x[kPacks] = {}, gate[kPacks] = {};
+  RawResidual residual[kPacks] = {};
+  const T* const x_row = static_cast<const T*>(t.x.data) + start(t.x);
+  const T* const gate_row =
+      static_cast<const T*>(t.gate.data) + (kGate ? start(t.gate) : 0);
+  const R* const residual_row = static_cast<const R*>(t.residual.data) +
+                                (kForm.residual ? start(t.residual) : 0);
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    if (pack_of(i) >= packs) continue;
+    const int at = pack_of(i) * kLanes;
+    x[i] = *reinterpret_cast<const Raw*>(x_row + at);
+    if constexpr (kForm.residual)
+      residual[i] = *reinterpret_cast<const RawResidual*>(residual_row + at);
+    if constexpr (kGate) gate[i] = *reinterpret_cast<const Raw*>(gate_row + at);
   }
+  // Slots of warps that are not there count as 0.
+  if (blockDim.x > 32 && threadIdx.x >= blockDim.x / 32 && threadIdx.x < kWarps)
+    for (auto& slots : partial)
+      reinterpret_cast<float*>(slots)[threadIdx.x] = 0;
 
-  // Exact, for all of --use_fast_math: the mean of one element is that element.
-  const float per_element = __frcp_rn(static_cast<float>(t.width));
-  int buffer = 0;
-  for (;;) {
-    float u[kPacks][kLanes];
-    Raw gate_after[kPacks];
-    float sum = 0;
-    const int64_t residual_at = kForm.residual ? start(t.residual_out, row) : 0;
+  // Between the passes u is kept as it came where that takes fewer registers.
+  constexpr bool kKeepFloats = kForm.residual || kForm.gate_before;
+  float kept[kKeepFloats ? kPacks : 1][kLanes];
+  const auto u_of = [&](int i, float(&u)[kLanes]) {
+    if constexpr (kKeepFloats) {
 #pragma unroll
-    for (int i = 0; i < kPacks; ++i) {
-      Unpack<T, kLanes>(raw_x[i], u[i]);
-      if constexpr (kForm.residual) {
-        float residual[kLanes];
-        Unpack<R, kLanes>(raw_residual[i], residual);
-#pragma unroll
-        for (int j = 0; j < kLanes; ++j) u[i][j] += residual[j];
-        if (pack_of(i) < packs)
-          *reinterpret_cast<RawResidual*>(static_cast<R*>(t.residual_out.data) +
-                                          residual_at + pack_of(i) * kLanes) =
-              RoundPack<R, kLanes>(u[i]);
-      }
-      if constexpr (kForm.gate_before) {
-        float gate[kLanes];
-        Unpack<T, kLanes>(raw_gate[i], gate);
-#pragma unroll
-        for (int j = 0; j < kLanes; ++j) u[i][j] *= SiluFast(gate[j]);
-      }
-      if constexpr (kForm.gate_after) gate_after[i] = raw_gate[i];
-#pragma unroll
-      for (int j = 0; j < kLanes; ++j)
-        sum += kForm.centered ? u[i][j] : u[i][j] * u[i][j];
+      for (int j = 0; j < kLanes; ++j) u[j] = kept[i][j];
+    } else {
+      KeepPacked(x[i]);
+      Unpack<T, kLanes>(x[i], u);
     }
-    const int64_t next = row + together;
-    if (next < t.rows) load(next);
-
-    if constexpr (kForm.centered) {
-      const float mean = RowSum<kWarps>(sum, partial[buffer]) * per_element;
-      buffer ^= 1;
-      sum = 0;
+  };
+  float sum = 0;
+  R* const residual_out = static_cast<R*>(t.residual_out.data) +
+                          (kForm.residual ? start(t.residual_out) : 0);
 #pragma unroll
-      for (int i = 0; i < kPacks; ++i) {
-        if (pack_of(i) >= packs) continue;
+  for (int i = 0; i < kPacks; ++i) {
+    float u[kLanes];
+    Unpack<T, kLanes>(x[i], u);
+    if constexpr (kForm.residual) {
+      float r[kLanes];
+      Unpack<R, kLanes>(residual[i], r);
 #pragma unroll
-        for (int j = 0; j < kLanes; ++j) {
-          u[i][j] -= mean;
-          sum += u[i][j] * u[i][j];
-        }
-      }
+      for (int j = 0; j < kLanes; ++j) u[j] += r[j];
+      if (pack_of(i) < packs)
+        *reinterpret_cast<RawResidual*>(residual_out + pack_of(i) * kLanes) =
+            RoundPack<R, kLanes>(u);
     }
-    const float scale =
-        rsqrtf(RowSum<kWarps>(sum, partial[buffer]) * per_element + t.epsilon);
-    buffer ^= 1;
-
-    const int64_t y_at = start(t.y, row);
+    if constexpr (kForm.gate_before) {
+      float g[kLanes];
+      Unpack<T, kLanes>(gate[i], g);
+#pragma unroll
+      for (int j = 0; j < kLanes; ++j) u[j] *= SiluFast(g[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < kLanes; ++j) {
+      sum += kForm.centered ? u[j] : u[j] * u[j];
+      if constexpr (kKeepFloats) kept[i][j] = u[j];
+    }
+  }
+  float mean = 0;
+  if constexpr (kForm.centered) {
+    mean = RowSum<kWarps>(sum, partial[0]) * t.per_element;
+    sum = 0;
 #pragma unroll
     for (int i = 0; i < kPacks; ++i) {
       if (pack_of(i) >= packs) continue;
-      float w[kLanes], b[kLanes], gate[kLanes];
-      KeepPacked(weight[i]);
-      Unpack<T, kLanes>(weight[i], w);
-      if constexpr (kForm.centered) {
-        KeepPacked(bias[i]);
-        Unpack<T, kLanes>(bias[i], b);
-      }
-      if constexpr (kForm.gate_after) Unpack<T, kLanes>(gate_after[i], gate);
+      float u[kLanes];
+      u_of(i, u);
 #pragma unroll
-      for (int j = 0; j < kLanes; ++j) {
-        u[i][j] *= scale * w[j];
-        if constexpr (kForm.centered) u[i][j] += b[j];
-        if constexpr (kForm.gate_after) u[i][j] *= SiluFast(gate[j]);
-      }
-      *reinterpret_cast<Raw*>(static_cast<T*>(t.y.data) + y_at +
-                              pack_of(i) * kLanes) = RoundPack<T, kLanes>(u[i]);
+      for (int j = 0; j < kLanes; ++j) sum += (u[j] - mean) * (u[j] - mean);
     }
-    if (next >= t.rows) return;
-    row = next;
+  }
+  const float scale =
+      rsqrtf(RowSum<kWarps>(sum, partial[1]) * t.per_element + t.epsilon);
+
+  T* const y_row = static_cast<T*>(t.y.data) + start(t.y);
+#pragma unroll
+  for (int i = 0; i < kPacks; ++i) {
+    if (pack_of(i) >= packs) continue;
+    float u[kLanes], w[kLanes], b[kLanes], g[kLanes];
+    u_of(i, u);
+    KeepPacked(weight[i]);
+    Unpack<T, kLanes>(weight[i], w);
+    if constexpr (kForm.centered) {
+      KeepPacked(bias[i]);
+      Unpack<T, kLanes>(bias[i], b);
+    }
+    if constexpr (kForm.gate_after) Unpack<T, kLanes>(gate[i], g);
+#pragma unroll
+    for (int j = 0; j < kLanes; ++j) {
+      u[j] = (u[j] - mean) * (scale * w[j]);
+      if constexpr (kForm.centered) u[j] += b[j];
+      if constexpr (kForm.gate_after) u[j] *= SiluFast(g[j]);
+    }
+    *reinterpret_cast<Raw*>(y_row + pack_of(i) * kLanes) =
+        RoundPack<T, kLanes>(u);
   }
 }
 
@@ -265,7 +264,6 @@ __global__ void __launch_bounds__(1024)
       static_cast<const P*>(t.weight) + int64_t{blockIdx.y} * packs;
   const P* const biases =
       static_cast<const P*>(t.bias) + int64_t{blockIdx.y} * packs;
-  const float per_element = __frcp_rn(static_cast<float>(t.width));
   int buffer = 0;
   const auto row_sum = [&](float v) {
     const float sum = RowSum<kWarps>(v, partial[buffer]);
@@ -274,8 +272,9 @@ __global__ void __launch_bounds__(1024)
   };
   for (int64_t row = blockIdx.x; row < t.rows; row += gridDim.x) {
     const auto from = [&]<class E>(E, const NormView& view) {
-      return reinterpret_cast<Pack<E, kLanes>*>(static_cast<E*>(view.data) +
-                                                RowStart<true>(t, view, row));
+      return reinterpret_cast<Pack<E, kLanes>*>(
+          static_cast<E*>(view.data) +
+          RowStart<true>(t, view, row, blockIdx.y));
     };
     const P* const x = from(T(), t.x);
     const P* const gate = from(T(), t.gate);
@@ -308,7 +307,7 @@ __global__ void __launch_bounds__(1024)
 #pragma unroll
         for (int j = 0; j < kLanes; ++j) sum += u.v[j];
       }
-      mean = row_sum(sum) * per_element;
+      mean = row_sum(sum) * t.per_element;
     }
     float squares = 0;
 #pragma unroll 4
@@ -318,7 +317,7 @@ __global__ void __launch_bounds__(1024)
       for (int j = 0; j < kLanes; ++j)
         squares += (u.v[j] - mean) * (u.v[j] - mean);
     }
-    const float scale = rsqrtf(row_sum(squares) * per_element + t.epsilon);
+    const float scale = rsqrtf(row_sum(squares) * t.per_element + t.epsilon);
     P* const y = from(T(), t.y);
     PackR* const residual_out = from(R(), t.residual_out);
 #pragma unroll 2

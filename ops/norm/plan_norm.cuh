@@ -19,20 +19,15 @@ struct NormShape {
 };
 
 // How a row of `packs` packs is divided.
-inline NormShape ChooseNormShape(const NormForm& form, int64_t packs,
-                                 int64_t rows, int multiprocessors) {
-  constexpr int kMaxPacks = 4;
-  // One sum leaves little to hide, and registers are better spent on more rows
-  // at once; unless the row then fits into a warp, which needs no barrier.
-  const int preferred =
-      form.centered || packs <= 32 * kMaxPacks ? kMaxPacks : 2;
+inline NormShape ChooseNormShape(int64_t packs, int64_t rows,
+                                 int multiprocessors) {
+  constexpr int kMaxPacks = 5;
   const auto threads = [packs](int n) {
     return (packs + 32 * n - 1) / (32 * n) * 32;
   };
   NormShape best;
   for (int n = 1; n <= kMaxPacks; ++n) {
     if (threads(n) > kNormMaxThreads) continue;
-    if (n > preferred && best.packs > 0) break;
     // Many rows fill the machine: least idle lanes, then fewest warps to add
     // up. A few rows are as fast as their longest thread: most threads.
     if (best.packs == 0 || (rows > 2 * multiprocessors &&
@@ -40,25 +35,22 @@ inline NormShape ChooseNormShape(const NormForm& form, int64_t packs,
       best = {n, static_cast<int>(threads(n)), 1};
   }
   // One warp a block spreads evenly; many of them would fill its slots.
-  if (best.threads == 32 && rows > 32 * multiprocessors) best.rows = 4;
+  if (best.threads == 32 && rows > 32 * multiprocessors) best.rows = 2;
   return best;
 }
 
-// Blocks for `work` blocks' worth of rows: those that run together, or so many
-// fewer that all do the same number of rounds. Over many rounds of one short
-// sum, a block each is better (6 % at 65,536 x 4,096 on an H200): blocks that
-// start at any time keep reads and writes mixed. `groups` grids run together.
+// Blocks for `work` rows that a block takes in turn: those that run together,
+// or so many fewer that all do the same number of rounds. `groups` grids run
+// together.
 template <class... P>
 absl::StatusOr<int> NormGrid(void (*kernel)(P...), int threads, int64_t work,
-                             int groups, int multiprocessors, bool short_sum) {
-  constexpr int64_t kManyRounds = 16;
+                             int groups, int multiprocessors) {
   int resident = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
       &resident, kernel, threads, 0));
   const int64_t together = std::max<int64_t>(
       int64_t{std::max(resident, 1)} * multiprocessors / groups, 1);
   const int64_t rounds = (work + together - 1) / together;
-  if (short_sum && rounds > kManyRounds) return static_cast<int>(work);
   return static_cast<int>((work + rounds - 1) / rounds);
 }
 
@@ -90,18 +82,16 @@ template <class T, NormForm kForm>
 absl::StatusOr<Launch> PlanRows(const NormTensors& t, int multiprocessors) {
   constexpr int kLanes = kRowLanes<T, kForm>;
   if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
-  const NormShape shape = ChooseNormShape(kForm, t.width / kLanes,
-                                          t.rows * t.groups, multiprocessors);
+  const NormShape shape =
+      ChooseNormShape(t.width / kLanes, t.rows * t.groups, multiprocessors);
   if (shape.packs == 0) return Launch();
   void (*const kernels[])(NormTensors) = {
       RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>, RowKernel<T, kForm, 3>,
-      RowKernel<T, kForm, 4>};
+      RowKernel<T, kForm, 4>, RowKernel<T, kForm, 5>};
   const auto kernel = kernels[shape.packs - 1];
-  const auto blocks = NormGrid(kernel, shape.threads * shape.rows,
-                               (t.rows + shape.rows - 1) / shape.rows, t.groups,
-                               multiprocessors, /*short_sum=*/!kForm.centered);
-  if (!blocks.ok()) return blocks.status();
-  return [t, kernel, grid = dim3(*blocks, t.groups),
+  const int64_t blocks = (t.rows + shape.rows - 1) / shape.rows * t.groups;
+  if (blocks > INT32_MAX) return Launch();
+  return [t, kernel, grid = static_cast<unsigned>(blocks),
           block = dim3(shape.threads, shape.rows)](Stream stream) {
     return LaunchDependent(kernel, grid, block, 0, AsCudaStream(stream),
                            "norm RowKernel", t);
@@ -116,8 +106,8 @@ absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
   const auto kernel = packed ? WideKernel<T, R, kLanes> : WideKernel<T, R, 1>;
   const int accesses = packed ? t.width / kLanes : t.width;
   const int threads = std::min(1024, (accesses + 31) / 32 * 32);
-  const auto blocks = NormGrid(kernel, threads, t.rows, t.groups,
-                               multiprocessors, /*short_sum=*/false);
+  const auto blocks =
+      NormGrid(kernel, threads, t.rows, t.groups, multiprocessors);
   if (!blocks.ok()) return blocks.status();
   return [t, form, kernel, grid = dim3(*blocks, t.groups),
           threads](Stream stream) {
@@ -158,18 +148,20 @@ absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
   if (p.rows() > INT32_MAX || p.width > INT32_MAX || groups > 65535)
     return absl::UnimplementedError(
         "needs batch * seqlen and width < 2^31, groups < 2^16");
-  const NormTensors tensors = {.x = ViewOf(args.x),
-                               .residual = ViewOf(args.residual),
-                               .gate = ViewOf(gate),
-                               .y = ViewOf(args.y),
-                               .residual_out = ViewOf(args.residual_out),
-                               .weight = args.weight.data,
-                               .bias = bias.data,
-                               .rows = p.rows(),
-                               .seqlen = static_cast<unsigned>(p.seqlen),
-                               .width = static_cast<int>(p.width / groups),
-                               .groups = static_cast<int>(groups),
-                               .epsilon = p.epsilon};
+  const NormTensors tensors = {
+      .x = ViewOf(args.x),
+      .residual = ViewOf(args.residual),
+      .gate = ViewOf(gate),
+      .y = ViewOf(args.y),
+      .residual_out = ViewOf(args.residual_out),
+      .weight = args.weight.data,
+      .bias = bias.data,
+      .rows = p.rows(),
+      .seqlen = static_cast<unsigned>(p.seqlen),
+      .width = static_cast<int>(p.width / groups),
+      .groups = static_cast<int>(groups),
+      .per_element = 1.0f / static_cast<float>(p.width / groups),
+      .epsilon = p.epsilon};
   const bool strided = groups > 1 || !HasAdjacentRows(args.x) ||
                        !HasAdjacentRows(args.residual) ||
                        !HasAdjacentRows(gate) || !HasAdjacentRows(args.y) ||
