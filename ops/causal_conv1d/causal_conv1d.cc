@@ -90,6 +90,9 @@ std::vector<CausalConv1d::Problem> CausalConv1d::TestProblems() {
     add(2, 1003, 515, width, 15);
     add(1, 2050, 72, width, 11);
   }
+  // Enough for every multiprocessor of a GPU, in sequences that end in a run.
+  for (int64_t width = kMinWidth; width <= kMaxWidth; ++width)
+    add(3, 1003, 1544, width, width == 3 ? 4 : 15);
   add(1, 4096, 1792, 4, 11);  // mamba2-130m
   return problems;
 }

@@ -10,7 +10,7 @@
 // own output and is added into the sums of the next three, so that no input is
 // kept or unpacked twice.
 //
-// RingKernel, where there is enough for every multiprocessor: kRun tokens a
+// RingKernel, where there is enough for every multiprocessor: 9 to 16 tokens a
 // thread, kAhead of them on their way by cp.async into a ring in shared memory
 // that each thread fills for itself, which leaves the registers to the filter.
 // BlockKernel, everywhere else (few tokens, packs below 16 bytes): all of a run
@@ -33,8 +33,9 @@ namespace {
 constexpr int kTaps = CausalConv1d::kMaxWidth;
 constexpr int kThreads = 128;
 constexpr int kBlocksPerMultiprocessor = 4;
-constexpr int kMostTokens = 8;  // of BlockKernel; 9 spill at 128 registers
-constexpr int kRun = 16;        // tokens of RingKernel
+// Tokens of a run.
+constexpr int kMostInBlock = 8;  // 9 spill at 128 registers
+constexpr int kMostInRing = 16;
 constexpr int kAhead = 12;
 
 struct ConvArgs {
@@ -51,6 +52,8 @@ struct ConvArgs {
   int channels;
   int width;
   int packs;  // a token
+  // Of RingKernel: tokens.
+  int run;
   // Of BlockKernel: a block's packs are 1 << wide_bits; blocks a token, and
   // blocks a sequence.
   int wide_bits;
@@ -182,7 +185,7 @@ __device__ __forceinline__ void CopyAhead(uint4* to, const void* from,
       : "memory");
 }
 
-// For packs of 16 bytes and sequences of kRun tokens and more.
+// For packs of 16 bytes and sequences longer than the state.
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RingKernel(const ConvArgs a) {
@@ -190,13 +193,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   constexpr int kHalo = kTaps - 1;
   __shared__ uint4 ring[kAhead][kThreads];
   const unsigned id = blockIdx.x * kThreads + threadIdx.x;
-  const unsigned runs = (a.seqlen + kRun - 1) / kRun;
+  const unsigned runs = (a.seqlen + a.run - 1) / a.run;
   const int channel = static_cast<int>(id % a.packs) * kPack;
   const unsigned rest = id / a.packs;
-  const int first = static_cast<int>(rest % runs) * kRun;
+  const int first = static_cast<int>(rest % runs) * a.run;
   const int64_t batch = rest / runs;
   if (batch >= a.batch) return;
-  const int last = min(first + kRun, a.seqlen);  // exclusive
+  const int last = min(first + a.run, a.seqlen);  // exclusive
   const int before = a.width - 1;
   const int64_t state = batch * before * a.channels + channel;
 
@@ -428,8 +431,7 @@ absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
                                DivideUp(threads, kThreads), kThreads, 0,
                                AsCudaStream(stream), "StepKernel", args);
       };
-  // The shortest runs that run all at once; RingKernel's where they would be of
-  // twice its length.
+  // The shortest runs that all multiprocessors hold at once, up to a length.
   int device = 0, multiprocessors = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
@@ -437,18 +439,21 @@ absl::StatusOr<Launch> PlanPack(const CausalConv1d::Problem& p,
   const int64_t tokens =
       DivideUp(p.batch * p.seqlen * packs,
                int64_t{multiprocessors} * kThreads * kBlocksPerMultiprocessor);
-  if constexpr (kPack == kPackSize<T>) {
-    const int64_t threads = p.batch * DivideUp(p.seqlen, kRun) * packs;
-    if (tokens >= 2 * kRun && p.seqlen >= kRun && threads < INT32_MAX)
-      return [args, grid = static_cast<unsigned>(DivideUp(threads, kThreads))](
-                 Stream stream) {
-        RingKernel<T><<<grid, kThreads, 0, AsCudaStream(stream)>>>(args);
-        return LaunchStatus("conv RingKernel");
-      };
-  }
+  if constexpr (kPack == kPackSize<T>)
+    if (tokens > kMostInBlock && p.seqlen >= kMostInRing) {
+      ConvArgs ring = args;
+      ring.run = static_cast<int>(std::min<int64_t>(tokens, kMostInRing));
+      const int64_t threads = p.batch * DivideUp(p.seqlen, ring.run) * packs;
+      if (threads < INT32_MAX)
+        return [ring, grid = static_cast<unsigned>(
+                          DivideUp(threads, kThreads))](Stream stream) {
+          RingKernel<T><<<grid, kThreads, 0, AsCudaStream(stream)>>>(ring);
+          return LaunchStatus("conv RingKernel");
+        };
+    }
   if (tokens <= 2) return PlanRuns<T, kPack, 2>(p, args);
   if (tokens <= 4) return PlanRuns<T, kPack, 4>(p, args);
-  return PlanRuns<T, kPack, kMostTokens>(p, args);
+  return PlanRuns<T, kPack, kMostInBlock>(p, args);
 }
 
 absl::StatusOr<Launch> Plan(const CausalConv1d::Problem& p,
