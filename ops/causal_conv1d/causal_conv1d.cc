@@ -91,8 +91,8 @@ std::vector<CausalConv1d::Problem> CausalConv1d::TestProblems() {
     add(1, 2050, 72, width, 11);
   }
   // Enough for every multiprocessor of a GPU, in sequences that end in a run.
-  for (int64_t width = kMinWidth; width <= kMaxWidth; ++width)
-    add(3, 1003, 1544, width, width == 3 ? 4 : 15);
+  add(3, 1003, 1544, 3, 4);
+  add(3, 1003, 1544, 4, 15);
   add(1, 4096, 1792, 4, 11);  // mamba2-130m
   return problems;
 }
