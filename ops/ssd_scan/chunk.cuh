@@ -220,9 +220,32 @@ struct RawSteps {
   }
 };
 
-// Warp w < heads fills the decays of head w. Tokens past the end have step 0:
-// they neither decay nor add. `suffix` is the exponent by which what this
-// chunk adds decays later on; heads that do not exist have vanished.
+// The steps of two tokens a lane, from `token` on, and their exponents summed
+// up from there. Tokens past the end and heads that do not exist have step 0:
+// they neither decay nor add.
+template <class T>
+__device__ __forceinline__ float2 SumSteps(const T (&raw)[2], float bias,
+                                           float rate, float dt_min,
+                                           bool exists, int token, int seqlen,
+                                           int lane, float (&step)[2]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    step[i] = exists && token + 2 * lane + i < seqlen
+                  ? fmaxf(SoftplusFast(ToFloat(raw[i]) + bias), dt_min)
+                  : 0.0f;
+  const float first = step[0] * rate;
+  float sum = first + step[1] * rate;  // inclusive scan over lanes
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const float before = __shfl_up_sync(~0u, sum, offset);
+    if (lane >= offset) sum += before;
+  }
+  const float before = __shfl_up_sync(~0u, sum, 1);
+  return {(lane > 0 ? before : 0.0f) + first, sum};
+}
+
+// Warp w < heads fills the decays of head w. `suffix` is the exponent by which
+// what this chunk adds decays later on; heads that do not exist have vanished.
 template <class Tile, class T>
 __device__ __forceinline__ void FillDecays(const Params<T>& p,
                                            const Place<Tile>& place,
@@ -237,23 +260,11 @@ __device__ __forceinline__ void FillDecays(const Params<T>& p,
   const float bias = p.dt_bias != nullptr ? p.dt_bias[head] : 0.0f;
   const float rate = p.A[head] * kLog2E;
   float step[2];
-#pragma unroll
-  for (int i = 0; i < 2; ++i)
-    step[i] = exists && token + 2 * lane + i < p.seqlen
-                  ? fmaxf(SoftplusFast(ToFloat(raw.value[i]) + bias), p.dt_min)
-                  : 0.0f;
-  const float first = step[0] * rate;
-  float sum = first + step[1] * rate;  // inclusive scan over lanes
-#pragma unroll
-  for (int offset = 1; offset < 32; offset *= 2) {
-    const float before = __shfl_up_sync(~0u, sum, offset);
-    if (lane >= offset) sum += before;
-  }
-  const float before = __shfl_up_sync(~0u, sum, 1);
-  *reinterpret_cast<float2*>(&out.a[2 * lane]) = {
-      (lane > 0 ? before : 0.0f) + first, sum};
+  const float2 a = SumSteps(raw.value, bias, rate, p.dt_min, exists, token,
+                            p.seqlen, lane, step);
+  *reinterpret_cast<float2*>(&out.a[2 * lane]) = a;
   *reinterpret_cast<float2*>(&out.step[2 * lane]) = {step[0], step[1]};
-  if (lane == 31) out.after = exists ? sum + suffix : 2 * kVanished;
+  if (lane == 31) out.after = exists ? a.y + suffix : 2 * kVanished;
 }
 
 template <class Tile>

@@ -150,24 +150,10 @@ struct DecayWarp {
         Fetch((chunk + kAhead * by) * kChunk, raw[k]);
       }
   }
-  // The steps of a chunk and their sums. Tokens past the end have step 0: they
-  // neither decay nor add.
   __device__ __forceinline__ void Sum(int token, const T (&raw_steps)[2]) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      step[i] = exists && token + 2 * lane + i < seqlen
-                    ? fmaxf(SoftplusFast(ToFloat(raw_steps[i]) + bias), dt_min)
-                    : 0.0f;
-    const float first = step[0] * rate;
-    float sum = first + step[1] * rate;  // inclusive scan over lanes
-#pragma unroll
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const float before = __shfl_up_sync(~0u, sum, offset);
-      if (lane >= offset) sum += before;
-    }
-    const float before = __shfl_up_sync(~0u, sum, 1);
-    total = __shfl_sync(~0u, sum, 31);
-    a = {(lane > 0 ? before : 0.0f) + first, sum};
+    a = SumSteps(raw_steps, bias, rate, dt_min, exists, token, seqlen, lane,
+                 step);
+    total = __shfl_sync(~0u, a.y, 31);
   }
   // `suffix` is the exponent by which what the chunk adds decays later on.
   __device__ __forceinline__ void FillWeights(float suffix, HopperDecays& out) {
