@@ -241,7 +241,9 @@ absl::Status Model::ChooseStep(const std::vector<ProviderChoice>& choices) {
   ProviderChoice best = choices.front();
   for (const ProviderChoice& choice : choices) {
     choice_ = choice;
-    auto parts = PlanStep(shape_.context);
+    // The first is what is planned already.
+    auto parts = least > 0 ? PlanStep(shape_.context)
+                           : absl::StatusOr<std::vector<ModelPart>>(step_);
     if (absl::IsUnimplemented(parts.status())) continue;
     if (!parts.ok()) return parts.status();
     const auto seconds = MedianSeconds(InOrder(*parts), true, *device_);
