@@ -379,7 +379,8 @@ INSTANTIATE_TEST_SUITE_P(All, ZooModels,
 TEST(CudaModelMemory, IsWhatTheDriverLends) {
   auto cuda = MakeCudaDevice();
   if (!cuda.ok()) GTEST_SKIP() << cuda.status().message();
-  for (const char* name : {"qwen2.5-0.5b", "mamba-790m", "mamba2-780m"}) {
+  for (const char* name : {"qwen2.5-0.5b", "mamba-130m", "mamba2-130m",
+                           "mamba-790m", "mamba2-780m"}) {
     SCOPED_TRACE(name);
     const ModelConfig config = ZooConfig(name);
     const ModelShape shape = {
