@@ -404,14 +404,16 @@ def test_options_out_of_range(option: str) -> None:
 
 PROGRAM = """#!{python}
 import json, pathlib, random, sys
+log = pathlib.Path({log!r})
+random.seed("{name}" + str(len(log.read_bytes()) if log.exists() else 0))  # another at every call
 out = [a.partition("=")[2] for a in sys.argv if a.startswith("--benchmark_out=")][0]
 document = json.loads(pathlib.Path({document!r}).read_text())
 for row in document["benchmarks"]:
     row["real_time"] *= random.gauss({factor}, 0.004)
     row["time_p10"] = row["time_p90"] = row["real_time"] * 1e-9
 pathlib.Path(out).write_text(json.dumps(document))
-with open({log!r}, "a") as log:
-    log.write("{name}" + " ".join(a for a in sys.argv[1:] if "benchmark_out" not in a) + ";")
+with log.open("a") as calls:
+    calls.write("{name}" + " ".join(a for a in sys.argv[1:] if "benchmark_out" not in a) + ";")
 sys.exit({status})
 """
 

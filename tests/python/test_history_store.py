@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -193,6 +194,20 @@ def test_two_writers_take_turns(tmp_path: Path) -> None:
     assert {run.split("-")[0] for run in found} == {"one", "two"}
     assert len(found) >= 20
     assert set(found.values()) == {ROWS}
+
+
+def test_waits_for_who_makes_the_file(tmp_path: Path) -> None:
+    """The change to WAL mode would fail at once while another connection is about to write."""
+    path = tmp_path / "h.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ["COMMIT"])
+    release.start()
+    with History(path, create=True) as history:
+        release.join()
+        assert history.append(make_run())
+    other.close()
+    assert rows_by_run(path) == {"a": 2}
 
 
 def test_version_1_is_migrated(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ class History:
         except (OSError, sqlite3.Error) as error:
             raise ResultError(f"{path}: cannot be opened: {error}") from error
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            _use_wal(self._db)
             self._db.execute("PRAGMA foreign_keys = ON")
             prepare(self._db, str(path))
         except sqlite3.Error as error:
@@ -286,6 +287,21 @@ class History:
             if isinstance(error, sqlite3.Error):
                 raise ResultError(f"{self.path}: cannot be written: {error}") from error
             raise
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Waits while others hold the file: changing the mode fails at once, whatever the timeout."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY  # the low byte is the kind
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _told(verdict: Verdict) -> tuple[str, str]:
