@@ -185,7 +185,8 @@ absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
       .state = state.bytes(),
       .logits = logits.bytes(),
       .activations = activations.bytes(),
-      .workspace = scratch.workspace_bytes() + scratch.packed_bytes()};
+      .workspace = scratch.workspace_bytes() + scratch.packed_bytes(),
+      .packed = scratch.packed_bytes()};
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,
@@ -209,13 +210,9 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,
         Bytes(measured->logits), ", workspace ", Bytes(measured->workspace),
         "; --memory_limit allows ", Bytes(limit)));
   auto model = std::unique_ptr<Model>(new Model(config, shape, &device));
-  auto weights = checkpoint != nullptr
-                     ? Weights::Load(config, shape.dtype, *checkpoint, device)
-                     : Weights::Random(config, shape.dtype, seed, device);
-  if (!weights.ok()) return weights.status();
-  model->weights_ = *std::move(weights);
   model->memory_ = *measured;
-  if (absl::Status s = model->Allocate(choice); !s.ok()) return s;
+  if (absl::Status s = model->Allocate(choice, checkpoint, seed); !s.ok())
+    return s;
   return model;
 }
 
@@ -257,40 +254,36 @@ absl::Status Model::ChooseStep(const std::vector<ProviderChoice>& choices) {
   return absl::OkStatus();
 }
 
-absl::Status Model::Allocate(const ProviderChoice& choice) {
+absl::Status Model::Allocate(const ProviderChoice& choice,
+                             const Checkpoint* checkpoint, uint64_t seed) {
   choice_ = choice;
-  // Measured again: packed weights are the plans' own, the scratch is not.
-  ScratchDevice measure(*device_);
-  if (auto sizes = MeasureChoices(choice, measure); !sizes.ok())
-    return sizes.status();
-  const auto allocate = [&](size_t bytes,
-                            MemoryClass memory_class =
-                                MemoryClass::kTensor) -> absl::StatusOr<void*> {
-    auto buffer = device_->Allocate(std::max<size_t>(bytes, 256), memory_class);
-    if (!buffer.ok()) return buffer.status();
-    buffers_.push_back(*std::move(buffer));
-    return buffers_.back().data();
+  auto buffer = device_->Allocate(memory_.total() - memory_.packed);
+  if (!buffer.ok()) return buffer.status();
+  buffer_ = *std::move(buffer);
+  auto* free = static_cast<std::byte*>(buffer_.data());
+  const auto take = [&free](size_t bytes) {
+    return std::exchange(free, free + bytes);
   };
-  const auto state = allocate(memory_.state);
-  if (!state.ok()) return state.status();
-  const auto logits = allocate(memory_.logits);
-  if (!logits.ok()) return logits.status();
-  const auto activations = allocate(memory_.activations);
-  if (!activations.ok()) return activations.status();
-  const size_t scratch_bytes = std::max<size_t>(measure.workspace_bytes(), 256);
-  const auto scratch = allocate(scratch_bytes, MemoryClass::kWorkspace);
-  if (!scratch.ok()) return scratch.status();
+  void* const weights = take(memory_.weights);
+  Layout state(take(memory_.state)), logits(take(memory_.logits));
+  void* const activations = take(memory_.activations);
+  const size_t scratch_bytes = memory_.workspace - memory_.packed;
+  scratch_ = std::make_unique<ScratchDevice>(*device_, take(scratch_bytes),
+                                             scratch_bytes);
 
-  scratch_ = std::make_unique<ScratchDevice>(*device_, *scratch, scratch_bytes);
+  auto filled =
+      checkpoint != nullptr
+          ? Weights::Load(config_, shape_.dtype, *checkpoint, weights, *device_)
+          : Weights::Random(config_, shape_.dtype, seed, weights, *device_);
+  if (!filled.ok()) return filled.status();
+  weights_ = *std::move(filled);
   Composer prompt(*scratch_, choice), step(*scratch_, choice);
-  Layout state_layout(*state), logits_layout(*logits);
-  activations_ = std::make_unique<Layout>(*activations);
+  activations_ = std::make_unique<Layout>(activations);
   // Plans time candidates on these tensors: not on what is not a number.
   absl::Status status = device_->CopyToDevice(
-      *activations, std::vector<std::byte>(memory_.activations).data(),
+      activations, std::vector<std::byte>(memory_.activations).data(),
       memory_.activations);
-  status.Update(
-      List(prompt, step, state_layout, logits_layout, *activations_, true));
+  status.Update(List(prompt, step, state, logits, *activations_, true));
   if (!status.ok()) return status;
   prompt_ = prompt.TakeParts();
   step_ = step.TakeParts();

@@ -46,6 +46,7 @@ struct ModelMemory {
   size_t logits = 0;
   size_t activations = 0;  // tokens and tables included
   size_t workspace = 0;    // of operators: scratch, and weights they packed
+  size_t packed = 0;       // part of `workspace`: allocations of the plans' own
   size_t total() const {
     return weights + state + logits + activations + workspace;
   }
@@ -101,7 +102,10 @@ class Model {
   // Places all but weights and lists the prompt and the step.
   absl::Status List(Composer& prompt, Composer& step, Layout& state,
                     Layout& logits, Layout& activations, bool every_chunk);
-  absl::Status Allocate(const ProviderChoice& choice);
+  // All that `memory_` says, packed weights apart, in one allocation: a driver
+  // lends each in granules of some MiB.
+  absl::Status Allocate(const ProviderChoice& choice,
+                        const Checkpoint* checkpoint, uint64_t seed);
   // The extents of state, logits and activations; `scratch` learns what any of
   // the steps that are to be tried asks for.
   absl::StatusOr<std::array<Layout, 3>> MeasureChoices(
@@ -121,8 +125,7 @@ class Model {
   std::vector<Tensor> chunk_tokens_;  // (batch, chunk) i32 each
   Tensor step_tokens_;                // (batch, 1) i32
   Tensor prompt_logits_, step_logits_;
-  std::vector<Tensor> state_tensors_;
-  std::vector<Buffer> buffers_;
+  Buffer buffer_;
   std::unique_ptr<Layout> activations_;
   std::unique_ptr<ScratchDevice> scratch_;
   std::vector<ModelPart> prompt_, step_;

@@ -66,35 +66,23 @@ Tensor Weights::Find(absl::string_view name) const {
   return it == tensors_.end() ? Tensor() : it->second;
 }
 
-void Weights::Place(const ModelConfig& config, DType dtype, Layout layout) {
+Weights::Weights(const ModelConfig& config, DType dtype, Layout layout) {
   for (const WeightSpec& spec : WeightList(config, dtype))
     tensors_[spec.name] = layout.Place(spec.dtype, spec.dims);
   bytes_ = layout.bytes();
 }
 
 Weights Weights::Placed(const ModelConfig& config, DType dtype) {
-  Weights weights;
-  weights.Place(config, dtype, Layout());
-  return weights;
-}
-
-absl::StatusOr<Weights> Weights::Allocated(const ModelConfig& config,
-                                           DType dtype, Device& device) {
-  Weights weights = Placed(config, dtype);
-  auto memory = device.Allocate(weights.bytes());
-  if (!memory.ok()) return memory.status();
-  weights.Place(config, dtype, Layout(memory->data()));
-  weights.memory_ = std::make_shared<Buffer>(*std::move(memory));
-  return weights;
+  return Weights(config, dtype, Layout());
 }
 
 absl::StatusOr<Weights> Weights::Random(const ModelConfig& config, DType dtype,
-                                        uint64_t seed, Device& device) {
-  auto weights = Allocated(config, dtype, device);
-  if (!weights.ok()) return weights.status();
+                                        uint64_t seed, void* memory,
+                                        Device& device) {
+  Weights weights(config, dtype, Layout(memory));
   for (const WeightSpec& spec : WeightList(config, dtype))
     if (absl::Status s = Fill({spec.name, spec.role, spec.dtype, spec.dims},
-                              weights->Find(spec.name), seed, device);
+                              weights.Find(spec.name), seed, device);
         !s.ok())
       return s;
   return weights;
@@ -102,14 +90,13 @@ absl::StatusOr<Weights> Weights::Random(const ModelConfig& config, DType dtype,
 
 absl::StatusOr<Weights> Weights::Load(const ModelConfig& config, DType dtype,
                                       const Checkpoint& checkpoint,
-                                      Device& device) {
+                                      void* memory, Device& device) {
   if (config.format == CheckpointFormat::kNone)
     return absl::InvalidArgumentError(
         absl::StrCat(config.name, " has no checkpoint format"));
-  auto weights = Allocated(config, dtype, device);
-  if (!weights.ok()) return weights.status();
+  Weights weights(config, dtype, Layout(memory));
   for (const WeightSpec& spec : WeightList(config, dtype)) {
-    const Tensor tensor = weights->Find(spec.name);
+    const Tensor tensor = weights.Find(spec.name);
     std::vector<std::byte> host(tensor.bytes());
     int64_t element = 0;
     for (const WeightSource& source : spec.sources)
