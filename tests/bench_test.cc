@@ -119,7 +119,10 @@ TEST_F(BenchTest, EnergyIsThereOrTheReasonIs) {
     const Json document = ReadJson("x.json");
     const Json& context = document["context"];
     const bool measured = context.contains("cpu_energy_window_seconds");
-    EXPECT_EQ(context.contains("cpu_energy_update_seconds"), measured);
+    for (const char* fact :
+         {"cpu_energy_update_seconds", "cpu_energy_window_error",
+          "cpu_energy_lead_in_seconds"})
+      EXPECT_EQ(context.contains(fact), measured) << fact;
     EXPECT_EQ(context.contains("cpu_idle_power_watts"), measured);
     EXPECT_FALSE(context.value("cpu_energy", "").empty());
     if (*flags != 0) {
