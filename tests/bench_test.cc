@@ -90,7 +90,8 @@ TEST_F(BenchTest, MeasuresRowsIntoValidJson) {
   const Json document = ReadJson("x.json");
   for (const char* key :
        {"commit", "dirty", "command_line", "compiler", "cpu_model",
-        "cpu_ceilings", "seqmark_schema", "cpu_cache"})
+        "cpu_ceilings", "seqmark_schema", "cpu_cache", "cpu_slowdowns_before",
+        "cpu_slowdowns_after"})
     EXPECT_TRUE(document["context"].contains(key)) << key;
   ASSERT_FALSE(document["benchmarks"].empty());
   for (const Json& row : document["benchmarks"]) {

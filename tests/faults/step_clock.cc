@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Preloaded into a program: an hour after noon it is noon again. All of its
-// clocks step back by an hour, a third of a second after it first looked at
-// one, and run on from there. Clocks of CPU time are left alone.
+// Preloaded into a program: its wall clock steps back by an hour, a third of a
+// second after it first looked at any clock, and runs on from there, as where
+// the system's time is set. The steady clock cannot.
 #include <dlfcn.h>
 #include <time.h>
 
@@ -29,8 +29,8 @@ extern "C" int clock_gettime(clockid_t clock, timespec* to) {
   long long none = 0;
   first.compare_exchange_strong(none, Nanoseconds(steady));
   const int error = real(clock, to);
-  if (error == 0 && clock != CLOCK_PROCESS_CPUTIME_ID &&
-      clock != CLOCK_THREAD_CPUTIME_ID &&
+  if (error == 0 &&
+      (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE) &&
       Nanoseconds(steady) - first > kAfterNanoseconds)
     to->tv_sec -= kStepSeconds;
   return error;
