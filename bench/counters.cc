@@ -43,6 +43,7 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
     set_if("energy", m.energy->joules);
     set_if("energy_per_token", m.energy->joules / row.tokens());
     set_if("power", m.energy->watts);
+    set("energy_noise", m.energy->noise);
   }
   if (m.dram && m.dram->total() > 0) {
     set("dram_bytes", m.dram->total());

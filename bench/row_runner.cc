@@ -233,6 +233,8 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
     }
     add("_energy", (*energy)->name());
     add("_energy_window_seconds", (*energy)->window_seconds());
+    add("_energy_window_error", (*energy)->window_error());
+    add("_energy_lead_in_seconds", (*energy)->lead_in_seconds());
     add("_energy_update_seconds", (*energy)->update_seconds());
     add("_idle_power_watts", (*energy)->idle_watts());
   }

@@ -90,7 +90,8 @@ TEST_F(BenchTest, MeasuresRowsIntoValidJson) {
   const Json document = ReadJson("x.json");
   for (const char* key :
        {"commit", "dirty", "command_line", "compiler", "cpu_model",
-        "cpu_ceilings", "seqmark_schema", "cpu_cache"})
+        "cpu_ceilings", "seqmark_schema", "cpu_cache", "cpu_slowdowns_before",
+        "cpu_slowdowns_after"})
     EXPECT_TRUE(document["context"].contains(key)) << key;
   ASSERT_FALSE(document["benchmarks"].empty());
   for (const Json& row : document["benchmarks"]) {
@@ -119,7 +120,10 @@ TEST_F(BenchTest, EnergyIsThereOrTheReasonIs) {
     const Json document = ReadJson("x.json");
     const Json& context = document["context"];
     const bool measured = context.contains("cpu_energy_window_seconds");
-    EXPECT_EQ(context.contains("cpu_energy_update_seconds"), measured);
+    for (const char* fact :
+         {"cpu_energy_update_seconds", "cpu_energy_window_error",
+          "cpu_energy_lead_in_seconds"})
+      EXPECT_EQ(context.contains(fact), measured) << fact;
     EXPECT_EQ(context.contains("cpu_idle_power_watts"), measured);
     EXPECT_FALSE(context.value("cpu_energy", "").empty());
     if (*flags != 0) {

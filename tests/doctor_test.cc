@@ -101,6 +101,15 @@ TEST_F(DoctorTest, GpusToo) {
   }
 }
 
+TEST_F(DoctorTest, ADriverThatDoesNotAnswerIsSaid) {
+  PutQuietHost(root_);
+  answers_ = "Init=18";
+  const Outcome outcome = Doctor(SEQMARK_FAKE_NVML);
+  EXPECT_EQ(outcome.status, 0) << outcome.out << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("no GPU is looked at: nvmlInit_v2 failed: "
+                                     "Driver/library version mismatch"));
+}
+
 TEST_F(DoctorTest, ThisMachineGetsAVerdict) {
   const Outcome outcome = Run(SEQMARK_FAULT_BENCH, "--doctor");
   EXPECT_THAT(outcome.status, testing::AnyOf(0, 1));

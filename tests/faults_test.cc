@@ -297,6 +297,32 @@ TEST_F(CacheFaultTest, TwoRunsAtOnceShareACacheAndAFile) {
   EXPECT_TRUE(Json::accept(ReadFile(CacheFiles().front())));
 }
 
+// The supervisor's wall clock and the worker's, while rows are measured.
+TEST_F(FaultTest, AClockThatStepsBackDelaysAndSpoilsNothing) {
+  const auto start = std::chrono::steady_clock::now();
+  const Outcome outcome = Run(
+      absl::StrCat("LD_PRELOAD=", SEQMARK_STEP_CLOCK,
+                   " ASAN_OPTIONS=\"$ASAN_OPTIONS:verify_asan_link_order=0\" ",
+                   SEQMARK_FAULT_BENCH),
+      absl::StrCat("--max_time=1 --benchmark_min_time=0.5 --noise=1e-6 ",
+                   "--benchmark_filter=fine --benchmark_out=", Path("x.json")));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_LT(std::chrono::steady_clock::now() - start,
+            std::chrono::seconds(120));
+  const Json document = ReadValid();
+  ASSERT_EQ(document["benchmarks"].size(), 2u);
+  for (const Json& row : document["benchmarks"]) {
+    EXPECT_GT(row.value("real_time", 0.0), 0) << row;
+    for (const auto& [name, value] : row.items())
+      if (value.is_number()) {
+        EXPECT_GE(value.get<double>(), 0) << name;
+      }
+    // The two differ by what a busy machine makes of them, not by an hour.
+    EXPECT_LT(row.value("time_p90", 0.0), 0.1) << row;
+  }
+  EXPECT_FALSE(HasLitter());
+}
+
 TEST_F(FaultTest, VerifyMakesAWrongRowAnError) {
   const std::string rows = "--benchmark_filter='a_fine|wrong' ";
   Outcome outcome =

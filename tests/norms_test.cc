@@ -23,12 +23,15 @@ void ExpectViewsAndAliasesChangeNothing(const typename Op::Problem& problem) {
       ASSERT_TRUE(status.ok()) << status;
       ExpectSameOutputs(call, plain);
     };
-    for (const auto& [extra, offset] : {std::pair{32, 16}, {7, 3}}) {
-      SCOPED_TRACE(absl::StrCat(extra, " wider, from ", offset));
+    struct View {
+      int extra, offset;
+    };
+    for (const View view : {View{32, 16}, View{7, 3}}) {
+      SCOPED_TRACE(absl::StrCat(view.extra, " wider, from ", view.offset));
       OpCall<Op> views(problem, device);
       Op::Visit(problem, views.args, [&](const TensorSpec& spec, Tensor& t) {
         if (spec.dims.size() == 3)
-          views.Widen(t, 2, problem.width + extra, offset);
+          views.Widen(t, 2, problem.width + view.extra, view.offset);
       });
       expect_same(views);
     }

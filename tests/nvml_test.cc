@@ -27,6 +27,19 @@ TEST(Nvml, NoSuchGpuHasNoEnergyCounter) {
   EXPECT_TRUE(absl::IsUnavailable(counter.status())) << counter.status();
 }
 
+// After an update of the driver, until the machine is started again.
+TEST(Nvml, ADriverOfAnotherVersionIsTheReason) {
+  setenv("FAKE_NVML", "Init=18", 1);
+  const auto nvml = Nvml::Open("0000:01:00.0", SEQMARK_FAKE_NVML);
+  const auto all = Nvml::OpenAll(SEQMARK_FAKE_NVML);
+  unsetenv("FAKE_NVML");
+  for (const absl::Status& status : {nvml.status(), all.status()}) {
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr("Driver/library version mismatch"));
+  }
+}
+
 std::map<std::string, std::string> FactsOf(const char* answers) {
   setenv("FAKE_NVML", answers, 1);
   const auto nvml = Nvml::Open("0000:01:00.0", SEQMARK_FAKE_NVML);

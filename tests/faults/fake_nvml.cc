@@ -43,9 +43,15 @@ int Give(const char* function, T* to) {
 
 extern "C" {
 
-int nvmlInit_v2() { return kSuccess; }
+int nvmlInit_v2() {
+  unsigned long long error = kSuccess;
+  Answer("Init", error);
+  return static_cast<int>(error);
+}
 int nvmlShutdown() { return kSuccess; }
-const char* nvmlErrorString(int) { return "an error"; }
+const char* nvmlErrorString(int error) {
+  return error == 18 ? "Driver/library version mismatch" : "an error";
+}
 int nvmlSystemGetDriverVersion(char* text, unsigned size) {
   std::strncpy(text, "999.1", size);
   return kSuccess;

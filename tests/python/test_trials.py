@@ -238,6 +238,7 @@ def test_energy(tmp_path: Path) -> None:
                         made_up.name(seqlen=length),
                         length * 1e-4,
                         energy=length * 3e-2 * luck,
+                        energy_noise=0.004 * luck,
                         power=300.0,
                         graph_time=length * 5e-5,
                     )
@@ -268,6 +269,17 @@ def test_energy(tmp_path: Path) -> None:
     assert (document["repeats"], document["agree"]) == ([2, 2], [1, 2])
     assert "100.0 W counted, 101.0 W sampled" in text
     assert [row["stretch"] for row in document["rows"]] == pytest.approx([2.0, 2.0])
+    assert [row["claimed"] for row in document["rows"]] == [0.004, 0.004]
+    assert "0 of 6 energies were refused" in text
+
+    # An energy that was refused is counted, not passed over.
+    refused = json.loads((folder / "process-1.json").read_text())
+    for name in ("energy", "energy_per_token", "energy_noise", "power"):
+        refused["benchmarks"][0].pop(name, None)
+    (folder / "process-1.json").write_text(json.dumps(refused))
+    _, document, text = trial("energy", folder, "-o", tmp_path / "energy.md")
+    assert [row["missing"] for row in document["rows"]] == [1, 0]
+    assert "1 of 6 energies were refused" in text
 
 
 def test_noise(tmp_path: Path) -> None:

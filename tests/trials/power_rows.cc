@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Each row's energy by fixtures/energy.h, and the power that NVML says at the
-// same time, watched by another thread: the window that the energy was taken
-// of starts and ends at updates of its counter, which are noted here.
+// Each row's energy by fixtures/energy.h, and the power that NVML says in the
+// same window, watched by another thread.
 //
 //   seqmark_bench --benchmark_list_tests ... | seqmark_power_rows 2 >
 //   power.json
@@ -132,33 +131,8 @@ class PowerWatch {
   std::thread thread_;
 };
 
-// What a counter was seen to change to since the note was begun.
-struct Note {
-  std::vector<Reading> updates;
-  double last = -1;
-};
-
-class NotedCounter final : public EnergyCounter {
- public:
-  NotedCounter(std::unique_ptr<EnergyCounter> counter, Note& note)
-      : counter_(std::move(counter)), note_(note) {}
-  std::string name() const override { return counter_->name(); }
-  absl::StatusOr<double> Joules() override {
-    auto joules = counter_->Joules();
-    if (joules.ok() && *joules != note_.last) {
-      if (note_.last >= 0) note_.updates.push_back({Now(), *joules});
-      note_.last = *joules;
-    }
-    return joules;
-  }
-
- private:
-  std::unique_ptr<EnergyCounter> counter_;
-  Note& note_;
-};
-
 absl::StatusOr<Json> Measure(const Row& row, Device& device, EnergyMeter& meter,
-                             Note& note, const PowerWatch& power) {
+                             const PowerWatch& power) {
   const auto instance = row.Instantiate(device, {.seed = 1});
   if (!instance.ok()) return instance.status();
   const auto source =
@@ -167,20 +141,16 @@ absl::StatusOr<Json> Measure(const Row& row, Device& device, EnergyMeter& meter,
   auto batch = source->Take(21);
   if (!batch.ok()) return batch.status();
   std::sort(batch->seconds.begin(), batch->seconds.end());
-  note = Note();
   const auto reading = meter.Measure(*source, batch->seconds[10]);
   if (!reading.ok()) return reading.status();
-  const std::vector<Reading>& updates = note.updates;
-  constexpr size_t kStart = 1;  // as in fixtures/energy.cc
-  if (updates.size() < kStart + 2)
-    return absl::InternalError("too few updates of the energy counter");
-  const Reading from = updates[kStart], to = updates.back();
-  const Mean sampled = MeanWithin(power.Readings(), from.seconds, to.seconds);
+  const Mean sampled =
+      MeanWithin(power.Readings(), reading->start, reading->end);
   return Json{{"row", row.name().ToString()},
               {"energy", reading->joules},
               {"power", reading->watts},
-              {"window_seconds", to.seconds - from.seconds},
-              {"updates", updates.size() - kStart - 1},
+              {"energy_noise", reading->noise},
+              {"window_seconds", reading->end - reading->start},
+              {"ran_dry", reading->ran_dry},
               {"sampled_power", sampled.value},
               {"power_readings", sampled.readings},
               {"power_changes", sampled.changes}};
@@ -198,23 +168,24 @@ absl::Status Main(double window) {
     context[key] = value;
   }
   PowerWatch power(bus_id);
-  Note note;
+  const double from = Now();
   auto counter = (*device)->OpenEnergyCounter();
   if (!counter.ok()) return counter.status();
-  const auto meter = EnergyMeter::Make(
-      std::make_unique<NotedCounter>(*std::move(counter), note),
-      {.window_seconds = window});
+  const auto meter = EnergyMeter::Make(*std::move(counter),
+                                       {.window_seconds = window, .now = Now});
   if (!meter.ok()) return meter.status();
-  const Mean idle = MeanWithin(power.Readings(), note.updates.front().seconds,
-                               note.updates.back().seconds);
+  const Mean idle = MeanWithin(power.Readings(), from, Now());
   context["energy"] = (*meter)->name();
   context["energy_window_seconds"] = (*meter)->window_seconds();
+  context["energy_window_error"] = (*meter)->window_error();
+  context["energy_lead_in_seconds"] = (*meter)->lead_in_seconds();
+  context["energy_read_seconds"] = (*meter)->read_seconds();
   context["energy_update_seconds"] = (*meter)->update_seconds();
   context["idle_power_watts"] = (*meter)->idle_watts();
   context["sampled_idle_power_watts"] = idle.value;
   Json measured = Json::array();
   for (const auto& row : *rows) {
-    auto result = Measure(*row, **device, **meter, note, power);
+    auto result = Measure(*row, **device, **meter, power);
     if (!result.ok())
       result = Json{{"row", row->name().ToString()},
                     {"error", std::string(result.status().message())}};

@@ -24,6 +24,8 @@ MOST = 0.03
 _WINDOW = (
     "cuda_energy",
     "cuda_energy_window_seconds",
+    "cuda_energy_window_error",
+    "cuda_energy_lead_in_seconds",
     "cuda_energy_update_seconds",
     "cuda_idle_power_watts",
 )
@@ -37,6 +39,8 @@ class Energy:
     seconds: float  # back to back, where a row has that, else as the row is timed
     joules: list[float]  # a call, by process
     watts: list[float]
+    claimed: list[float]  # energy_noise, by process
+    missing: int  # processes whose row has no energy: it was refused, or could not be had
     sampled: dict[str, Any]
 
     @property
@@ -85,10 +89,12 @@ def read(folder: Path) -> tuple[list[Energy], list[ResultFile], dict[str, Any]]:
         if len(joules) < 2:
             continue
         watts = [value for row in same if (value := row.counter("power")) is not None]
+        claimed = [value for row in same if (value := row.counter("energy_noise")) is not None]
         times = [row.counter("graph_time") or row.seconds for row in same]
         seconds = statistics.median(time for time in times if time is not None)
         name = str(first.name)
-        rows.append(Energy(name, seconds, joules, watts, sampled.get(name, {})))
+        missing = len(same) - len(joules)
+        rows.append(Energy(name, seconds, joules, watts, claimed, missing, sampled.get(name, {})))
     if not rows:
         raise ResultError(f"{folder}: no row has `energy` in two processes")
     return rows, files, power.get("context", {})
@@ -119,6 +125,8 @@ def make(folder: Path) -> Outcome:
                     "watts": row.watts,
                     "farthest": row.farthest,
                     "between_processes": row.spread,
+                    "missing": row.missing,
+                    **({"claimed": statistics.median(row.claimed)} if row.claimed else {}),
                     **({"stretch": row.stretch} if math.isfinite(row.stretch) else {}),
                     "sampled": row.sampled,
                 }
@@ -145,12 +153,16 @@ def _blocks(
         ],
     )
     repeats = sum(row.farthest <= MOST for row in rows)
+    missing = sum(row.missing for row in rows)
+    energies = missing + sum(len(row.joules) for row in rows)
     yield Text(
         f"{len(files)} processes, each with a window of its own for each row. The farthest process "
         f"of a row is within {percent(MOST, 0)} of the row's median in {repeats} of {len(rows)} "
-        "rows. Joules are of a call; idle power is in them. Stretch: how long a call took in the "
-        "window (joules over watts), over its own time (`graph_time` where the row has it); where "
-        "it is far above 1, the load was not back to back all the time."
+        f"rows; {missing} of {energies} energies were refused or could not be had. Claimed: the "
+        "95 % interval's half-width that the rows themselves state (`energy_noise`), their median. "
+        "Joules are of a call; idle power is in them. Stretch: how long a call took in the window "
+        "(joules over watts), over its own time (`graph_time` where the row has it); where it is "
+        "far above 1, the load was not back to back all the time."
     )
     if context:
         idle = context.get("sampled_idle_power_watts", math.nan)
@@ -164,7 +176,8 @@ def _blocks(
         )
     yield Table(
         (
-            *("row", "time, us", "mJ a call", "W", "stretch", "between processes", "farthest"),
+            *("row", "time, us", "mJ a call", "W", "stretch", "claimed"),
+            *("between processes", "farthest"),
             *("window, s", "W counted", "stretch", "W sampled", "difference"),
         ),
         1,
@@ -183,6 +196,7 @@ def _line(row: Energy) -> tuple[str, ...]:
         f"{statistics.median(row.joules) * 1e3:.3f}",
         f"{statistics.median(row.watts):.0f}",
         f"{row.stretch:.2f}",
+        percent(statistics.median(row.claimed), 2) if row.claimed else "–",
         percent(row.spread, 2),
         percent(row.farthest, 2),
         number("window_seconds", 2),
