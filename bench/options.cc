@@ -2,14 +2,18 @@
 #include "bench/options.h"
 
 #include <benchmark/benchmark.h>
+#include <omp.h>
+#include <stdlib.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <deque>
+#include <map>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
+#include "absl/flags/reflection.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -100,6 +104,60 @@ std::vector<std::string> SplitList(absl::string_view text) {
   return absl::StrSplit(text, ',', absl::SkipWhitespace());
 }
 
+// Each value once, in the order in which they were said: a row said twice
+// would be two rows of one name.
+template <class T>
+void AddOnce(const T& value, std::vector<T>& values) {
+  if (std::find(values.begin(), values.end(), value) == values.end())
+    values.push_back(value);
+}
+
+// Google Benchmark takes a flag's value from the environment too:
+// BENCHMARK_FILTER for --benchmark_filter. Here it is said as a flag, before
+// those of the command line, and no worker reads it again.
+std::vector<std::string> WithEnvironment(int argc, char** argv) {
+  std::vector<std::string> arguments(argv, argv + std::min(argc, 1));
+  for (const char* flag :
+       {"benchmark_filter", "benchmark_format", "benchmark_list_tests",
+        "benchmark_min_time", "benchmark_min_warmup_time", "benchmark_out",
+        "benchmark_out_format"}) {
+    const std::string variable = absl::AsciiStrToUpper(flag);
+    if (const char* value = getenv(variable.c_str()); value != nullptr) {
+      arguments.push_back(absl::StrCat("--", flag, "=", value));
+      unsetenv(variable.c_str());
+    }
+  }
+  arguments.insert(arguments.end(), argv + std::min(argc, 1), argv + argc);
+  return arguments;
+}
+
+// The suite's flags are those of this file.
+void PrintHelp() {
+  std::printf(
+      "seqmark_bench times sequence-model operators and models as Google "
+      "Benchmark rows.\n\nIts own flags:\n");
+  std::map<std::string, const absl::CommandLineFlag*> flags;
+  for (const auto& [name, flag] : absl::GetAllFlags())
+    if (absl::EndsWith(flag->Filename(), "bench/options.cc") &&
+        !absl::StartsWith(flag->Help(), "Internal"))
+      flags.emplace(std::string(name), flag);
+  for (const auto& [name, flag] : flags) {
+    const std::string value = flag->DefaultValue();
+    std::printf("  --%s%s%s\n      %s\n", name.c_str(),
+                value.empty() ? "" : "=", value.c_str(), flag->Help().c_str());
+  }
+  std::printf("\nGoogle Benchmark's, with their usual meaning:\n");
+  benchmark::PrintDefaultHelp();
+}
+
+// Google Benchmark would print its help and exit as if all were well.
+void RefuseBenchmarkFlag() {
+  std::fprintf(stderr,
+               "seqmark_bench: a --benchmark_ flag has a value that it cannot "
+               "have; --help shows those it can\n");
+  std::exit(1);
+}
+
 // "0.5", "0.5s" or "20x".
 absl::Status ParseMinTime(absl::string_view text, BenchmarkFlags& flags) {
   absl::string_view number = text;
@@ -118,6 +176,11 @@ absl::Status ParseMinTime(absl::string_view text, BenchmarkFlags& flags) {
 
 bool ParseBool(absl::string_view text) {
   return text != "false" && text != "0" && text != "no" && text != "off";
+}
+
+Colour ParseColour(absl::string_view text) {
+  if (text == "auto") return Colour::kAuto;
+  return ParseBool(text) ? Colour::kAlways : Colour::kNever;
 }
 
 // Takes what the suite carries out itself out of `arguments`.
@@ -141,18 +204,27 @@ absl::StatusOr<BenchmarkFlags> TakeBenchmarkFlags(
         status = Wrong("benchmark_format", text, "console, json or csv");
     } else if (absl::ConsumePrefix(&text, "--benchmark_filter=")) {
       flags.filter = std::string(text);
-    } else if (absl::ConsumePrefix(&text, "--benchmark_list_tests")) {
-      flags.list_tests = !absl::ConsumePrefix(&text, "=") || ParseBool(text);
+    } else if (text == "--benchmark_list_tests") {
+      flags.list_tests = true;
+    } else if (absl::ConsumePrefix(&text, "--benchmark_list_tests=")) {
+      flags.list_tests = ParseBool(text);
+    } else if (absl::ConsumePrefix(&text, "--benchmark_color=")) {
+      flags.colour = ParseColour(text);
+      rest.push_back(argument);
     } else if (absl::ConsumePrefix(&text, "--benchmark_min_time=")) {
       status.Update(ParseMinTime(text, flags));
     } else if (absl::ConsumePrefix(&text, "--benchmark_min_warmup_time=")) {
-      if (!absl::SimpleAtod(text, &flags.min_warmup_time))
+      if (!absl::SimpleAtod(text, &flags.min_warmup_time) ||
+          !std::isfinite(flags.min_warmup_time) || flags.min_warmup_time < 0)
         status = Wrong("benchmark_min_warmup_time", text, "seconds");
     } else {
       rest.push_back(argument);
     }
   }
   if (!status.ok()) return status;
+  // What the environment said when the library was loaded is said above.
+  rest.insert(rest.begin() + 1,
+              {"--benchmark_out=", "--benchmark_list_tests=false"});
   arguments = std::move(rest);
   return flags;
 }
@@ -178,7 +250,7 @@ absl::Status ReadSweep(Options& options) {
   for (const std::string& name : SplitList(absl::GetFlag(FLAGS_dtypes))) {
     const auto dtype = ParseDType(name);
     if (!dtype) return Wrong("dtypes", name, "a comma list of bf16, f16, f32");
-    options.sweep.dtypes.push_back(*dtype);
+    AddOnce(*dtype, options.sweep.dtypes);
   }
   for (const std::string& name : SplitList(absl::GetFlag(FLAGS_devices))) {
     if (name != "cpu" && name != "cuda")
@@ -194,6 +266,15 @@ absl::Status ReadSweep(Options& options) {
   auto seqlens = ParseIntegerList("seqlens", absl::GetFlag(FLAGS_seqlens));
   if (!seqlens.ok()) return seqlens.status();
   options.sweep.seqlens = *std::move(seqlens);
+  const auto largest = [](const std::vector<int64_t>& values) {
+    return values.empty() ? 1 : *std::max_element(values.begin(), values.end());
+  };
+  const int64_t batch = largest(options.sweep.batches);
+  if (const int64_t seqlen = largest(options.sweep.seqlens);
+      seqlen > kMostTokens / batch)
+    return absl::InvalidArgumentError(
+        absl::StrCat("--batches, --seqlens: ", batch, " x ", seqlen,
+                     " tokens; at most ", kMostTokens));
   return absl::OkStatus();
 }
 
@@ -225,8 +306,12 @@ absl::Status ReadSampling(Options& options) {
   options.memory_limit = *limit;
   options.trace = absl::GetFlag(FLAGS_trace);
   options.threads = absl::GetFlag(FLAGS_threads);
-  if (options.threads < 0)
-    return Wrong("threads", absl::StrCat(options.threads), "0 or more");
+  // More would wait for each other, and for ever where they spin.
+  if (const int cpus = omp_get_num_procs();
+      options.threads < 0 || options.threads > cpus)
+    return Wrong("threads", absl::StrCat(options.threads),
+                 absl::StrCat("0 (all) to ", cpus,
+                              ", the CPUs that this process may use"));
   options.seed = absl::GetFlag(FLAGS_seed);
   options.recalibrate = absl::GetFlag(FLAGS_recalibrate);
   options.isolate = absl::GetFlag(FLAGS_isolate);
@@ -254,28 +339,29 @@ absl::Status ReadSampling(Options& options) {
 
 absl::StatusOr<std::vector<int64_t>> ParseIntegerList(absl::string_view flag,
                                                       absl::string_view text) {
-  constexpr absl::string_view kForm =
-      "positive integers such as 1024,4096 or a range 1024..131072*2";
+  const std::string form = absl::StrCat(
+      "positive integers such as 1024,4096 or a range 1024..131072*2, at most ",
+      kMostTokens);
   std::vector<int64_t> values;
   for (const std::string& part : SplitList(text)) {
     const std::vector<absl::string_view> ends =
         absl::StrSplit(part, absl::MaxSplits("..", 1));
     int64_t from = 0;
-    if (!absl::SimpleAtoi(ends[0], &from) || from < 1)
-      return Wrong(flag, part, kForm);
+    if (!absl::SimpleAtoi(ends[0], &from) || from < 1 || from > kMostTokens)
+      return Wrong(flag, part, form);
     if (ends.size() == 1) {
-      values.push_back(from);
+      AddOnce(from, values);
       continue;
     }
     const std::vector<absl::string_view> step =
         absl::StrSplit(ends[1], absl::MaxSplits('*', 1));
     int64_t to = 0, factor = 2;
-    if (!absl::SimpleAtoi(step[0], &to) || to < from ||
+    if (!absl::SimpleAtoi(step[0], &to) || to < from || to > kMostTokens ||
         (step.size() == 2 &&
          (!absl::SimpleAtoi(step[1], &factor) || factor < 2)))
-      return Wrong(flag, part, kForm);
+      return Wrong(flag, part, form);
     for (int64_t v = from; v <= to; v *= factor) {
-      values.push_back(v);
+      AddOnce(v, values);
       if (v > to / factor) break;
     }
   }
@@ -294,7 +380,7 @@ absl::StatusOr<size_t> ParseBytes(absl::string_view flag,
     if (!absl::ConsumeSuffix(&number, unit)) continue;
     double value = 0;
     if (!absl::SimpleAtod(absl::StripAsciiWhitespace(number), &value) ||
-        !(value > 0) || value * scale > 0x1p60)
+        !(value * scale >= 1) || value * scale > 0x1p60)
       break;
     return static_cast<size_t>(value * scale);
   }
@@ -307,21 +393,23 @@ absl::StatusOr<Options> ParseOptions(int argc, char** argv) {
       absl::StrJoin(std::vector<std::string>(argv, argv + argc), " ");
   // Google Benchmark keeps a pointer to argv[0] for ever.
   static auto* const kept = new std::deque<std::vector<std::string>>();
-  std::vector<std::string>& arguments = kept->emplace_back(argv, argv + argc);
+  std::vector<std::string>& arguments =
+      kept->emplace_back(WithEnvironment(argc, argv));
   options.worker_argv = arguments;
+  if (std::find(arguments.begin(), arguments.end(), "--help") !=
+      arguments.end()) {
+    PrintHelp();
+    std::exit(0);
+  }
   auto flags = TakeBenchmarkFlags(arguments);
   if (!flags.ok()) return flags.status();
   options.benchmark = *std::move(flags);
 
-  absl::SetProgramUsageMessage(
-      "times sequence-model operators as Google Benchmark rows.\n"
-      "All --benchmark_* flags of Google Benchmark work as usual; the suite's "
-      "own flags:");
   std::vector<char*> pointers;
   pointers.reserve(arguments.size());
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   int count = static_cast<int>(pointers.size());
-  benchmark::Initialize(&count, pointers.data());
+  benchmark::Initialize(&count, pointers.data(), RefuseBenchmarkFlag);
   pointers.resize(count);
   const std::vector<char*> left = absl::ParseCommandLine(
       static_cast<int>(pointers.size()), pointers.data());

@@ -17,6 +17,11 @@ namespace seqmark {
 
 enum class Preset : uint8_t { kSmoke, kDefault, kFull };
 enum class CacheChoice : uint8_t { kAuto, kHot, kCold };  // auto: GPU cold
+enum class Colour : uint8_t { kAuto, kAlways, kNever };  // auto: on a terminal
+
+// Of all sequences of a row together. Far more than fits anywhere, and few
+// enough that no count of bytes overflows.
+inline constexpr int64_t kMostTokens = int64_t{1} << 32;
 
 // Flags of Google Benchmark that the suite carries out itself, because rows
 // run in worker processes and are sampled by the suite's own sampler.
@@ -25,6 +30,7 @@ struct BenchmarkFlags {
   std::string out_format = "json";
   std::string format;  // --benchmark_format; empty: our table
   std::string filter;  // --benchmark_filter
+  Colour colour = Colour::kAuto;
   bool list_tests = false;
   double min_time = 0.1;  // seconds of samples, at least
   int samples = 0;        // --benchmark_min_time=<N>x: just so many

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -21,6 +22,8 @@ namespace {
 absl::Status SystemError(absl::string_view what) {
   return absl::InternalError(absl::StrCat(what, ": ", std::strerror(errno)));
 }
+
+constexpr double kLongestPoll = 1e9;  // milliseconds
 
 double Now() {
   return std::chrono::duration<double>(
@@ -81,7 +84,8 @@ WorkerProcess::~WorkerProcess() {
   close(events_);
 }
 
-WorkerProcess::Read WorkerProcess::NextLine(double seconds, std::string& line) {
+WorkerProcess::Read WorkerProcess::NextLine(double seconds, int stop_fd,
+                                            std::string& line) {
   const double deadline = Now() + seconds;
   while (true) {
     if (const size_t end = buffer_.find('\n'); end != buffer_.npos) {
@@ -91,13 +95,15 @@ WorkerProcess::Read WorkerProcess::NextLine(double seconds, std::string& line) {
     }
     const double left = deadline - Now();
     if (left <= 0) return Read::kTimeout;
-    pollfd fd{.fd = events_, .events = POLLIN};
-    const int ready = poll(&fd, 1, static_cast<int>(left * 1e3) + 1);
-    if (ready < 0 && errno == EINTR) return Read::kInterrupted;
+    pollfd fds[] = {{.fd = events_, .events = POLLIN},
+                    {.fd = stop_fd, .events = POLLIN}};
+    const int ready =
+        poll(fds, 2, static_cast<int>(std::min(left * 1e3, kLongestPoll)) + 1);
     if (ready <= 0) continue;
+    if (fds[1].revents != 0) return Read::kStopped;
     char chunk[65536];
     const ssize_t n = read(events_, chunk, sizeof(chunk));
-    if (n < 0 && errno == EINTR) return Read::kInterrupted;
+    if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return Read::kEnd;
     buffer_.append(chunk, static_cast<size_t>(n));
   }

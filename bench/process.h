@@ -20,9 +20,10 @@ class WorkerProcess {
       std::vector<std::string> argv, const std::string& input, int threads);
   ~WorkerProcess();
 
-  enum class Read : uint8_t { kLine, kTimeout, kEnd, kInterrupted };
-  // The next event line, waiting at most `seconds`.
-  Read NextLine(double seconds, std::string& line);
+  enum class Read : uint8_t { kLine, kTimeout, kEnd, kStopped };
+  // The next event line, waiting at most `seconds`, and not once something can
+  // be read from `stop_fd`.
+  Read NextLine(double seconds, int stop_fd, std::string& line);
 
   void Kill();
   // Waits for the end; how it ended in words: "exit status 1", "killed by

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/atomic_file.h"
+#include "bench/csv.h"
 
 namespace seqmark {
 namespace {
@@ -45,7 +46,9 @@ void ResultFile::AddLostRow(const std::string& name, const std::string& why) {
                    {"time_unit", "ns"}});
 }
 
-std::string ResultFile::ToText() const {
+std::string ResultFile::ToText(absl::string_view format) const {
+  if (format == "csv") return ToCsv(rows_);
+  if (format == "console") return text_;
   const Json& context = context_.empty() ? first_context_ : context_;
   return absl::StrCat(Json{{"context", context}, {"benchmarks", rows_}}.dump(
                           2, ' ', false, Json::error_handler_t::replace),
@@ -54,8 +57,7 @@ std::string ResultFile::ToText() const {
 
 absl::Status ResultFile::Write() const {
   if (flags_.out.empty()) return absl::OkStatus();
-  return WriteAtomically(kFlag, flags_.out,
-                         flags_.out_format == "json" ? ToText() : text_);
+  return WriteAtomically(kFlag, flags_.out, ToText(flags_.out_format));
 }
 
 }  // namespace seqmark

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "bench/options.h"
 #include "nlohmann/json.hpp"
 
@@ -29,13 +30,14 @@ class ResultFile {
   bool empty() const { return rows_.empty() && text_.empty(); }
   size_t rows() const { return rows_.size(); }
   void AddRows(const Json& rows);
-  // What another format's reporter printed, kept as it is.
+  // What Google Benchmark's console reporter printed, kept as it is.
   void AddText(const std::string& text) { text_ += text; }
   // A row that never reported: killed, aborted, timed out.
   void AddLostRow(const std::string& name, const std::string& why);
 
-  // {"context": ..., "benchmarks": [...]}, as Google Benchmark writes it.
-  std::string ToText() const;
+  // "json": {"context": ..., "benchmarks": [...]}, as Google Benchmark writes
+  // it; "csv"; or "console".
+  std::string ToText(absl::string_view format = "json") const;
   absl::Status Write() const;
 
  private:

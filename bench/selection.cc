@@ -184,6 +184,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Row>>> SelectRows(
   if (rows.empty())
     return absl::InvalidArgumentError(absl::StrCat(
         "no row matches: of ", all, " rows none is left by",
+        options.preset == Preset::kSmoke     ? " --preset=smoke"
+        : options.preset == Preset::kDefault ? " --preset=default"
+                                             : "",
         options.benchmark.filter.empty()
             ? ""
             : absl::StrCat(" --benchmark_filter=", options.benchmark.filter),

@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bench/supervisor.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <ctime>
-#include <deque>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -29,8 +34,33 @@ constexpr int kMostFruitlessWorkers = 3;
 // Ceilings are measured and plans are made before the first row starts.
 constexpr double kStartTimeout = 300;
 
+// An interrupt sets the flag and leaves a byte in the pipe, which is never
+// read: whoever waits for a worker sees it, however late it begins to wait.
 std::atomic<bool> interrupted = false;
-void OnInterrupt(int) { interrupted = true; }
+int interrupt_pipe[2] = {-1, -1};
+void OnInterrupt(int) {
+  const int error = errno;
+  interrupted = true;
+  [[maybe_unused]] const ssize_t n = write(interrupt_pipe[1], "", 1);
+  errno = error;
+}
+
+// That understands escape sequences.
+bool IsTerminal(int fd) {
+  const char* const term = getenv("TERM");
+  return isatty(fd) && term != nullptr && *term != 0 &&
+         std::strcmp(term, "dumb") != 0;
+}
+
+bool Coloured(Colour colour) {
+  return colour == Colour::kAlways ||
+         (colour == Colour::kAuto && IsTerminal(STDOUT_FILENO));
+}
+
+// Formats that are printed at the end, whole.
+bool IsDocument(absl::string_view format) {
+  return format == "json" || format == "csv";
+}
 
 class Supervisor {
  public:
@@ -39,7 +69,8 @@ class Supervisor {
         rows_(std::move(rows)),
         file_(options.benchmark),
         trace_(options.trace),
-        colour_(isatty(STDOUT_FILENO)) {
+        colour_(Coloured(options.benchmark.colour)),
+        progress_in_place_(IsTerminal(STDERR_FILENO)) {
     for (const auto& row : rows_) left_.insert(row->name().ToString());
     total_ = left_.size();
     for (const auto& [key, value] : Facts(ReadHostState()))
@@ -52,7 +83,13 @@ class Supervisor {
     if (absl::Status s = trace_.CheckWritable(); !s.ok()) return Fail(s);
     if (options_.benchmark.format.empty()) Print(TableHeader());
     const absl::Status status = options_.isolate ? RunIsolated() : RunHere();
-    if (options_.benchmark.format == "json") Print(file_.ToText());
+    return Finish(status);
+  }
+
+ private:
+  int Finish(const absl::Status& status) {
+    const std::string& format = options_.benchmark.format;
+    if (IsDocument(format)) Print(file_.ToText(format));
     // Neither file is lost with the other. An interrupt before the first row
     // leaves what was there.
     absl::Status written;
@@ -60,11 +97,15 @@ class Supervisor {
     written.Update(trace_.Write());
     if (!written.ok()) return Fail(written);
     if (!status.ok()) return Fail(status);
-    Progress("done", "");
+    Progress(interrupted ? "interrupted" : "done", "");
     std::fprintf(stderr, "\n%zu rows: %zu measured, %zu skipped, %zu errors\n",
                  total_,
                  total_ - left_.size() - skipped_.size() - failed_.size(),
                  skipped_.size(), failed_.size());
+    if (print_error_ != 0 && (!format.empty() || NothingIsKept()))
+      return Fail(absl::UnavailableError(
+          absl::StrCat("cannot write to standard output: ",
+                       std::strerror(print_error_))));
     if (interrupted) {
       std::fprintf(stderr, "interrupted: %zu rows were not run\n",
                    left_.size());
@@ -73,7 +114,6 @@ class Supervisor {
     return failed_.empty() ? 0 : 1;
   }
 
- private:
   static int Fail(const absl::Status& status) {
     std::fprintf(stderr, "seqmark_bench: %s\n",
                  std::string(status.message()).c_str());
@@ -108,15 +148,27 @@ class Supervisor {
                                         file_.rows(), " rows are in it")));
   }
 
+  bool NothingIsKept() const {
+    return options_.benchmark.out.empty() && options_.trace.empty();
+  }
+  bool Stopped() const {
+    return interrupted || (print_error_ != 0 && NothingIsKept());
+  }
+
+  // Google Benchmark cannot be told to stop: between two rows the process ends.
   absl::Status RunHere() {
-    RunRows(options_, rows_, [this](const Json& event) { Handle(event); });
+    RunRows(options_, rows_, [this](const Json& event) {
+      if (event.value("event", "") == "start" && Stopped())
+        std::exit(Finish(absl::OkStatus()));
+      Handle(event);
+    });
     return absl::OkStatus();
   }
 
   absl::Status RunIsolated() {
     int fruitless = 0;
     bool first = true;
-    while (!left_.empty() && !interrupted) {
+    while (!left_.empty() && !Stopped()) {
       std::vector<std::string> argv = options_.worker_argv;
       if (!first) argv.emplace_back("--recalibrate=false");
       first = false;
@@ -128,7 +180,7 @@ class Supervisor {
       if (!worker.ok()) return worker.status();
       const size_t before = left_.size();
       const std::string end = Follow(**worker);
-      if (interrupted || left_.empty()) break;
+      if (Stopped() || left_.empty()) break;
       if (!current_.empty()) Lose(current_, end);
       fruitless = left_.size() < before ? 0 : fruitless + 1;
       if (fruitless == kMostFruitlessWorkers) {
@@ -146,7 +198,11 @@ class Supervisor {
     while (true) {
       const double patience =
           current_.empty() ? kStartTimeout : options_.row_timeout;
-      switch (worker.NextLine(patience, line)) {
+      const WorkerProcess::Read read =
+          print_error_ != 0 && Stopped()
+              ? WorkerProcess::Read::kStopped
+              : worker.NextLine(patience, interrupt_pipe[0], line);
+      switch (read) {
         case WorkerProcess::Read::kLine: {
           const Json event = Json::parse(line, nullptr, false);
           // Half a line of a killed worker, or one that memory errors spoiled.
@@ -164,8 +220,7 @@ class Supervisor {
           worker.Wait();
           return absl::StrFormat("no result within %.0f s (--row_timeout)",
                                  patience);
-        case WorkerProcess::Read::kInterrupted:
-          if (!interrupted) continue;
+        case WorkerProcess::Read::kStopped:
           worker.Kill();
           worker.Wait();
           return "interrupted";
@@ -220,7 +275,9 @@ class Supervisor {
     left_.erase(name);
     failed_.insert(name);
     file_.AddLostRow(name, why);
-    Print(absl::StrFormat("%-84s ERROR %s\n", name, why));
+    const std::string line = absl::StrFormat("%-84s ERROR %s\n", name, why);
+    file_.AddText(line);
+    if (!IsDocument(options_.benchmark.format)) Print(line);
     Save();
   }
 
@@ -236,19 +293,26 @@ class Supervisor {
 
   void Print(const std::string& text) {
     if (text.empty()) return;
-    if (isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
-    std::fputs(text.c_str(), stdout);
-    std::fflush(stdout);
+    if (progress_in_place_) std::fprintf(stderr, "\r\x1b[K");
+    if (std::fputs(text.c_str(), stdout) < 0 || std::fflush(stdout) != 0)
+      print_error_ = errno;
   }
 
   void Progress(const std::string& where, const std::string& name) {
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
             .count();
-    std::fprintf(
-        stderr,
-        isatty(STDERR_FILENO) ? "\r\x1b[K[%s, %.0f s] %s" : "[%s, %.0f s] %s\n",
-        where.c_str(), seconds, name.c_str());
+    std::string text =
+        absl::StrFormat("[%s, %.0f s] %s", where, seconds, name);
+    if (progress_in_place_) {
+      // A line that wraps could not be taken back.
+      winsize size{};
+      if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1)
+        text.resize(std::min<size_t>(text.size(), size.ws_col - 1));
+      std::fprintf(stderr, "\r\x1b[K%s", text.c_str());
+    } else {
+      std::fprintf(stderr, "%s\n", text.c_str());
+    }
     std::fflush(stderr);
   }
 
@@ -257,6 +321,8 @@ class Supervisor {
   ResultFile file_;
   TraceFile trace_;
   const bool colour_;
+  const bool progress_in_place_;
+  int print_error_ = 0;  // errno of a write to standard output that failed
   std::set<std::string> left_;  // rows without a result yet
   std::string current_;         // the row that a worker is at
   std::set<std::string> failed_, skipped_;
@@ -271,8 +337,13 @@ class Supervisor {
 }  // namespace
 
 int Supervise(const Options& options, std::vector<std::unique_ptr<Row>> rows) {
+  if (pipe2(interrupt_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
+    std::perror("seqmark_bench: pipe");
   struct sigaction action {};
   action.sa_handler = OnInterrupt;
+  action.sa_flags = SA_RESTART;
+  // Nobody else ends a row that runs in this process: the second one does.
+  if (!options.isolate) action.sa_flags |= SA_RESETHAND;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);

@@ -45,18 +45,14 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   EventReporter(const Options& options, const EventSink& sink,
                 std::map<std::string, std::string>& skips)
       : sink_(sink), skips_(skips) {
-    if (options.benchmark.format == "console" ||
-        options.benchmark.format == "csv")
+    if (options.benchmark.format == "console")
       Attach(Keep(benchmark::CreateDefaultDisplayReporter()), display_);
-    if (!options.benchmark.out.empty()) {
-      if (options.benchmark.out_format == "csv")
-        Attach((csv_ = MakeCsvReporter()).get(), file_);
-      if (options.benchmark.out_format == "console")
-        Attach((console_ = std::make_unique<benchmark::ConsoleReporter>(
-                    benchmark::ConsoleReporter::OO_None))
-                   .get(),
-               file_);
-    }
+    if (!options.benchmark.out.empty() &&
+        options.benchmark.out_format == "console")
+      Attach((console_ = std::make_unique<benchmark::ConsoleReporter>(
+                  benchmark::ConsoleReporter::OO_None))
+                 .get(),
+             file_);
     Attach(&json_, json_text_);
   }
 
@@ -89,14 +85,6 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   }
 
  private:
-  // Deprecated in the library, and the only way to its CSV.
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
-  static std::unique_ptr<BenchmarkReporter> MakeCsvReporter() {
-    return std::make_unique<benchmark::CSVReporter>();
-  }
-#pragma GCC diagnostic pop
-
   // The library owned its default reporter up to 1.9.5, and gives it away
   // since.
   static BenchmarkReporter* Keep(BenchmarkReporter* reporter) {
@@ -131,7 +119,6 @@ class EventReporter final : public benchmark::BenchmarkReporter {
   std::map<std::string, std::string>& skips_;
   benchmark::JSONReporter json_;
   std::unique_ptr<BenchmarkReporter> kept_;
-  std::unique_ptr<BenchmarkReporter> csv_;
   std::unique_ptr<benchmark::ConsoleReporter> console_;
   std::vector<BenchmarkReporter*> reporters_;
   std::ostringstream json_text_, display_, file_, ignored_;

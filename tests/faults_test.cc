@@ -78,8 +78,9 @@ bool Exists(const std::string& path) { return access(path.c_str(), F_OK) == 0; }
 class FaultTest : public BenchTest {
  protected:
   // Rows `filter`, in the background, with results in x.json.
-  std::string Command(const std::string& filter) const {
-    return absl::StrCat(SEQMARK_FAULT_BENCH, " --max_time=0.05",
+  std::string Command(const std::string& filter,
+                      const std::string& flags = "") const {
+    return absl::StrCat(SEQMARK_FAULT_BENCH, " --max_time=0.05 ", flags,
                         " --benchmark_filter='", filter,
                         "' --benchmark_out=", Path("x.json"), " >", Path("out"),
                         " 2>", Path("err"), " </dev/null");
@@ -154,6 +155,28 @@ TEST_F(FaultTest, AnInterruptFromATerminalReachesAll) {
   EXPECT_GT(RowOf(document, "a_fine").value("real_time", 0.0), 0);
   EXPECT_THAT(ReadFile(Path("err")), HasSubstr("2 rows were not run"));
   EXPECT_FALSE(HasLitter());
+}
+
+TEST_F(FaultTest, AnInterruptToTheSupervisorAloneEndsItsWorker) {
+  Job job(Command("a_fine|hangs|z_fine"));
+  ASSERT_TRUE(Hangs());
+  kill(job.pid(), SIGINT);
+  EXPECT_EQ(job.Wait(), 130);
+  EXPECT_EQ(ReadValid()["benchmarks"].size(), 1u);
+  EXPECT_FALSE(HasLitter());
+}
+
+// Rows in the process itself: it ends before the next one.
+TEST_F(FaultTest, AnInterruptEndsARunWithoutIsolation) {
+  Job job(Command("fine", "--isolate=false --benchmark_repetitions=1000000"));
+  ASSERT_TRUE(Within(120, [this] {
+    return ReadFile(Path("err")).find("a_fine") != std::string::npos;
+  }));
+  kill(job.pid(), SIGINT);
+  ASSERT_TRUE(Within(60, [this] {
+    return ReadFile(Path("err")).find("rows were not run") != std::string::npos;
+  })) << ReadFile(Path("err"));
+  EXPECT_EQ(job.Wait(), 130);
 }
 
 TEST_F(FaultTest, AnInterruptBeforeTheFirstRowLeavesTheFileAsItWas) {
