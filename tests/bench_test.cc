@@ -217,7 +217,7 @@ TEST_F(BenchTest, DramBytesAreThereOrTheReasonIs) {
 
 TEST_F(BenchTest, FailingRowsLoseOnlyThemselves) {
   const Outcome outcome = Faults(
-      absl::StrCat("--preset=full --row_timeout=2 --benchmark_filter=-wrong",
+      absl::StrCat("--preset=full --row_timeout=5 --benchmark_filter=-wrong",
                    " --benchmark_out=", Path("x.json")));
   EXPECT_EQ(outcome.status, 1);
   const Json document = ReadJson("x.json");
@@ -323,7 +323,7 @@ TEST_F(BenchTest, ResultsThatCannotBePrintedAreSaid) {
       absl::StrCat(SEQMARK_FAULT_BENCH, " --max_time=0.05 ",
                    "--benchmark_filter=fine --benchmark_format=json ");
   const Outcome outcome = Run(
-      absl::StrCat("sh -c \"", program, " >/dev/full; echo status $?\""), "");
+      absl::StrCat("sh -c '", program, " >/dev/full; echo status $?'"), "");
   EXPECT_THAT(outcome.out, HasSubstr("status 1"));
   EXPECT_THAT(outcome.err, HasSubstr("No space left on device"));
 }
@@ -353,7 +353,7 @@ std::vector<Json> SlicesOf(const Json& trace) {
 TEST_F(BenchTest, TracesAModelsLaunches) {
   const Outcome outcome = Bench(absl::StrCat(
       "--devices=cpu --models=gpt-neo-125m --dtypes=bf16 --seqlens=8 "
-      "--benchmark_filter=^prefill/ --max_time=0.5 --trace=",
+      "--threads=1 --benchmark_filter=^prefill/ --max_time=0.5 --trace=",
       Path("trace.json"), " --benchmark_out=", Path("x.json")));
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   const Json row = RowOf(ReadJson("x.json"), "auto");
@@ -376,6 +376,7 @@ TEST_F(BenchTest, TracesAModelsLaunches) {
   }
   // Least times of other passes, on a machine that may be busy with other
   // tests: near the row's time, or milliseconds were taken for microseconds.
+  // One thread: several would wait for whichever has no core.
   const double seconds = row["real_time"].get<double>() * 1e-9;
   EXPECT_GT(sum, seconds / 10);
   EXPECT_LT(sum, seconds * 10);

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,9 +39,19 @@ def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_paths_are_relative_to_where_it_is_called(tmp_path: Path) -> None:
+    """In a checkout whose packages are there; installing them is no part of this."""
+    tools, python = tmp_path / "checkout" / "tools", tmp_path / "checkout" / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    python.mkdir(parents=True)
+    shutil.copy2(ROOT / "tools" / "seqmark", tools)
+    (tools / "seqmark_tools").symlink_to(ROOT / "tools" / "seqmark_tools")
+    (tools / "install").write_text('#!/bin/sh\n[ "$*" = --python ] && echo installing\n')
+    (tools / "install").chmod(0o755)
+    (python / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (python / "python").chmod(0o755)
     made_up.write(tmp_path / "mine.json", made_up.good())
     outcome = subprocess.run(
-        [ROOT / "tools" / "seqmark", "validate", "mine.json"],
+        [tools / "seqmark", "validate", "mine.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

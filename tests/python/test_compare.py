@@ -63,6 +63,25 @@ def test_exit_status(
     assert document["comparisons"][0]["groups"][0]["ratio"] == pytest.approx(factor)
 
 
+def test_a_throttled_row_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks like a slower program may be a machine that was held back."""
+    base = made_up.write(tmp_path / "base.json", rows())
+    slow = rows(1.5)
+    slow["benchmarks"][0]["throttled"] = 0.4
+    new = made_up.write(tmp_path / "new.json", slow)
+    _, document = compare(capsys, base, new)
+    assert [line["throttled"] for line in document["comparisons"][0]["rows"]][:2] == [
+        [0, 0.4],
+        [0, 0],
+    ]
+    main(["compare", str(base), str(new), "--format=markdown"])
+    text = capsys.readouterr().out
+    assert "– → 40 %" in text
+    assert "hypervisor" in text
+    main(["compare", str(base), str(base), "--format=markdown"])
+    assert "hypervisor" not in capsys.readouterr().out
+
+
 def test_thresholds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = made_up.write(tmp_path / "base.json", rows())
     new = made_up.write(tmp_path / "new.json", rows(1.3))

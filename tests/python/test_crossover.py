@@ -10,7 +10,7 @@ import made_up
 from seqmark_tools import results
 from seqmark_tools.report import findings, labels
 from seqmark_tools.report.crossover import compare, interpolate
-from seqmark_tools.report.data import collect
+from seqmark_tools.report.data import Collection, collect
 
 LENGTHS = (256.0, 1024.0, 8192.0, 57344.0)
 
@@ -98,6 +98,71 @@ def test_words(tmp_path: Path) -> None:
     )
     memory = [s.text for s in said if s.metric == "memory of a prompt"]
     assert memory[0] == "Qwen2.5-0.5B and Mamba-790m are equal from 256 to 57,344 tokens."
+
+
+def models(tmp_path: Path, *entries: made_up.Json) -> Collection:
+    path = made_up.write(tmp_path / "models.json", made_up.document(*entries))
+    return collect([results.read(path)])
+
+
+def test_words_of_memory_say_its_direction(tmp_path: Path) -> None:
+    """Who overtakes in memory would be the better one to some readers, the larger to others."""
+    rows = [
+        made_up.measured(made_up.name("prefill", "auto", shape, "cuda", int(x)), 1.0)
+        | {"memory_weights": 1e9, "peak_memory": y}
+        for shape, curve in (("qwen2.5-0.5b", law(1e5, 1)), ("mamba2-780m", law(1e9, 0)))
+        for x, y in curve
+    ]
+    (memory,) = [
+        s.text
+        for s in findings.crossovers(models(tmp_path, *rows))
+        if s.metric == "memory of a prompt"
+    ]
+    assert memory == (
+        "Mamba2-780m needs less than Qwen2.5-0.5B from 10K tokens (measured at 8K and 57,344); "
+        "5.7x at 57,344."
+    )
+
+
+def test_one_bad_row_is_not_the_first_finding(tmp_path: Path) -> None:
+    """It makes two crossings, and would be the clearest of all by its factor at the end."""
+    spike = [(x, y * (1000 if x == LENGTHS[1] else 1)) for x, y in law(1e-7, 1)]
+    rows = [
+        made_up.measured(made_up.name("decode", "auto", shape, "cuda", int(x)), y)
+        | {"memory_weights": 1e9}
+        for shape, curve in (
+            ("mamba2-780m", spike),
+            ("falcon-h1-0.5b", law(2e-5, 1)),
+            ("qwen2.5-0.5b", law(2e-5 / 9300, 2)),
+        )
+        for x, y in curve
+    ]
+    said = findings.findings(models(tmp_path, *rows))
+    assert said[0].startswith("Time per token: Falcon-H1-0.5B overtakes Qwen2.5-0.5B at"), said
+
+
+def test_extremes_are_of_one_kind_and_say_which(tmp_path: Path) -> None:
+    """Not f32 against bf16, nor a peer against us; who is left out is counted."""
+    rows = [
+        made_up.measured(made_up.name("prefill", "auto", shape, "cuda", length), seconds)
+        for shape, seconds in (("mamba-130m", 1.0), ("qwen2.5-0.5b", 2.0), ("mamba2-130m", 3.0))
+        for length in ((1024, 4096) if shape != "mamba2-130m" else (1024,))
+    ]
+    for shape, provider, dtype in (("mamba-130m", "auto", "f32"), ("mamba2-130m", "peer", "bf16")):
+        faster = made_up.name("prefill", provider, shape, "cuda", 4096).replace("bf16", dtype)
+        rows.append(made_up.measured(faster, 1e-3))
+    assert (
+        "A prompt of 4K tokens (bf16, batch 1, 2 of 3 models) is read first by Mamba-130m (1.00 s),"
+        " last by Qwen2.5-0.5B (2.00 s)."
+    ) in findings.findings(models(tmp_path, *rows))
+
+
+def test_throttled_rows_are_told(tmp_path: Path) -> None:
+    rows = [
+        made_up.measured(made_up.name(seqlen=length), 1.0, **({"throttled": 0.4} if held else {}))
+        for length, held in ((1, True), (2, False))
+    ]
+    assert findings.findings(models(tmp_path, *rows))[-1].startswith("1 of 2 rows were held back")
 
 
 def test_builds_are_not_joined(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,11 @@ def date(night: int) -> str:
 
 def noisy(nights: int, seed: int = 1) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(1e-3, 1e-5, nights)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def fill(path: Path, rows: dict[str, list[float]], driver_night: int | None = None) -> None:
@@ -142,9 +147,9 @@ def test_500_rows_of_365_nights_within_a_minute(tmp_path: Path) -> None:
         rows[names[number]][200:] *= 1.05
     db = tmp_path / "h.sqlite"
     fill(db, {name: list(times) for name, times in rows.items()})
-    start = time.monotonic()
+    start = cpu_seconds()
     every = history.all_series(db, "box", processes=2)
-    assert time.monotonic() - start < 60
+    assert cpu_seconds() - start < 60  # whoever else has the cores
     assert [series.row for series in every] == sorted(names)
     found = {series.row for series in every if series.change_points}
     shifted = set(names[::5])

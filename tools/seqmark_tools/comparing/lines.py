@@ -52,6 +52,7 @@ class Line:
     p: float
     q: float  # p corrected for all rows of the command
     verdict: Verdict
+    throttled: tuple[float, float]  # of the time that held each side's worst process back
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,10 @@ def _within(rows: Sequence[Row], metric: Metric) -> float:
     return 0.0
 
 
+def _throttled(rows: Sequence[Row]) -> float:
+    return max(row.counter("throttled") or 0.0 for row in rows)
+
+
 def _lines(
     matches: list[_Match],
     found: Evidence,
@@ -282,6 +287,7 @@ def _lines(
             p=p,
             q=q,
             verdict=verdict,
+            throttled=(_throttled(match.base), _throttled(match.new)),
         )
 
 

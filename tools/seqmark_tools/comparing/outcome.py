@@ -69,6 +69,11 @@ def _meaning(comparison: Comparison, rules: Rules) -> str:
             " Suspect rows are sure only when looked at alone: more processes a side decide them"
             " (--base A1 A2 A3 --new B1 B2 B3, or --run)."
         )
+    if any(any(line.throttled) for line in comparison.lines if line.verdict != "same"):
+        text += (
+            " Throttled is the part of a row's time in which something (power, heat, a quota, a"
+            " hypervisor) held the machine back: such a change may be the machine's."
+        )
     return text
 
 
@@ -88,11 +93,16 @@ def _summary(comparison: Comparison, groups: Sequence[Group]) -> Table:
     return Table(columns, 1, lines)
 
 
+def _part(fraction: float) -> str:
+    return f"{fraction:.0%}".replace("%", " %") if fraction else DASH
+
+
 def _rows(comparison: Comparison, shown: list[Line]) -> Table:
     shown = sorted(shown, key=lambda line: (_ORDER.index(line.verdict), -abs(line.effect)))
     metric = comparison.metric
     best = any(line.providers[0] != line.providers[1] and "/*/" in line.name for line in shown)
     by_device = best and "device:*" in shown[0].name
+    throttled = any(any(line.throttled) for line in shown)
     lines = [
         [
             line.name,
@@ -103,11 +113,13 @@ def _rows(comparison: Comparison, shown: list[Line]) -> Table:
             percent(line.effect),
             _interval(line.low, line.high),
             f"{line.q:.2g}",
+            *([" → ".join(map(_part, line.throttled))] if throttled else []),
         ]
         for line in shown
     ]
     labels = ("row", *(["fastest provider"] if by_device else []), "verdict")
     columns = (*labels, "base", "new", "change", "interval", "corrected p")
+    columns += ("throttled",) if throttled else ()
     return Table(columns, len(labels), lines, [_TONES.get(line.verdict, "") for line in shown])
 
 
@@ -191,6 +203,7 @@ def _line(line: Line) -> dict[str, Any]:
         "new": line.new,
         "processes": [line.base_processes, line.new_processes],
         **_ratios(line, line.effect),
+        "throttled": list(line.throttled),
         "p": line.p,
         "corrected_p": line.q,
     }

@@ -59,8 +59,8 @@ def crossings(rows: Collection) -> str:
     ]
     for metric in dict.fromkeys(sentence.metric for sentence in every):
         here = [sentence for sentence in every if sentence.metric == metric]
-        crossing = [sentence.text for sentence in here if sentence.crosses]
-        never = [sentence.text for sentence in here if not sentence.crosses]
+        crossing = [sentence.text for sentence in here if sentence.crossings]
+        never = [sentence.text for sentence in here if not sentence.crossings]
         parts.append(f"<h3>{escape(metric.capitalize())}</h3>")
         parts.append(bullets(crossing) if crossing else "<p>No model overtakes another.</p>")
         if never:

@@ -25,11 +25,11 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Sentence:
-    """A comparison of two models in words; `crosses` where one overtakes the other."""
+    """A comparison of two models in words, and how often one overtakes the other."""
 
     metric: str
     text: str
-    crosses: bool
+    crossings: int
     ratio: float
 
 
@@ -60,9 +60,10 @@ def crossovers(rows: Collection) -> list[Sentence]:
                     said = f" ({', '.join(where)})" if where else ""
                     ratio = max(result.ratio_high, 1 / result.ratio_high)
                     sentences.append(
-                        Sentence(metric, f"{text}{said}.", bool(result.crossings), ratio)
+                        Sentence(metric, f"{text}{said}.", len(result.crossings), ratio)
                     )
-    return sorted(sentences, key=lambda s: (not s.crosses, -s.ratio))
+    # More than one crossing may be one row that was measured badly.
+    return sorted(sentences, key=lambda s: (s.crossings == 0, s.crossings, -s.ratio))
 
 
 def _pairs(members: list[Series]) -> Iterable[tuple[Series, Series]]:
@@ -107,8 +108,9 @@ def in_words(names: tuple[str, str], result: Comparison, better: str) -> str:
     steps = []
     for crossing in result.crossings:
         between = " and ".join(labels.tokens(x) for x in crossing.between)
+        over, at = ("overtakes", "at") if better == "is faster" else (f"{better} than", "from")
         steps.append(
-            f"{names[crossing.overtaker]} overtakes {names[1 - crossing.overtaker]} at "
+            f"{names[crossing.overtaker]} {over} {names[1 - crossing.overtaker]} {at} "
             f"{labels.about(crossing.length)} tokens (measured at {between})"
         )
     final = max(result.ratio_high, 1 / result.ratio_high)
@@ -123,7 +125,7 @@ def times(ratio: float) -> str:
 
 def findings(rows: Collection) -> list[str]:
     """The best of what was measured, a sentence each."""
-    crossing = [sentence for sentence in crossovers(rows) if sentence.crosses]
+    crossing = [sentence for sentence in crossovers(rows) if sentence.crossings]
     first = {sentence.metric: sentence for sentence in reversed(crossing)}  # the clearest of each
     return [
         *(
@@ -131,12 +133,15 @@ def findings(rows: Collection) -> list[str]:
             for _, _, metric, _ in METRICS
             if metric in first
         ),
-        *_fastest(rows, "prefill", "a prompt of {length} tokens is read first by {best}"),
-        *_fastest(rows, "decode", "after {length} tokens the next one comes first from {best}"),
+        *_fastest(rows, "prefill", "a prompt of {length} tokens ({of}) is read first by {best}"),
+        *_fastest(
+            rows, "decode", "after {length} tokens ({of}) the next one comes first from {best}"
+        ),
         *_leanest(rows),
         *_frugal(rows),
         *_nearest_limit(rows),
         *_providers(rows),
+        *_throttled(rows),
     ]
 
 
@@ -154,19 +159,27 @@ def _where(rows: Collection, machine: str) -> str:
     return f" on {machine}" if len(rows.machines) > 1 else ""
 
 
-def _longest_shared(items: list[Item]) -> list[Item]:
-    """Rows at the longest length that at least half of the models have, one a model."""
-    lengths: dict[int, dict[str, Item]] = {}
+def _longest_shared(items: list[Item]) -> tuple[list[Item], str]:
+    """Rows at the longest length that at least half of the models have, and what they are of.
+
+    All of batch 1, one provider and one dtype, those that most models have.
+    """
+    kinds: dict[tuple[str, str], dict[int, dict[str, Item]]] = {}
     for item in items:
         if item.name.batch == 1:
-            at = lengths.setdefault(item.seqlen, {})
-            if item.model not in at or item.seconds < at[item.model].seconds:
-                at[item.model] = item
-    if not lengths:
-        return []
-    most = max(map(len, lengths.values()))
-    length = max(value for value, found in lengths.items() if 2 * len(found) >= most)
-    return list(lengths[length].values())
+            lengths = kinds.setdefault((item.name.provider, item.name.dtype), {})
+            lengths.setdefault(item.seqlen, {})[item.model] = item
+    if not kinds:
+        return [], ""
+    models = {kind: set().union(*lengths.values()) for kind, lengths in kinds.items()}
+    kind = max(sorted(kinds), key=lambda kind: len(models[kind]))
+    most = max(map(len, kinds[kind].values()))
+    length = max(value for value, found in kinds[kind].items() if 2 * len(found) >= most)
+    found = list(kinds[kind][length].values())
+    provider = [kind[0]] if kind[0] != "auto" else []
+    left_out = len(models[kind]) - len(found)
+    some = [f"{len(found)} of {len(models[kind])} models"] if left_out else []
+    return found, ", ".join([*provider, kind[1], "batch 1", *some])
 
 
 def _named(item: Item, value: str) -> str:
@@ -185,29 +198,31 @@ def _extremes(
 
 def _fastest(rows: Collection, op: str, form: str) -> Iterable[str]:
     for machine, items in _by_machine(rows.of(op)):
-        found = _extremes(_longest_shared(items), lambda item: item.seconds, "s")
+        shared, of = _longest_shared(items)
+        found = _extremes(shared, lambda item: item.seconds, "s")
         if found:
             best, _, first, last = found
-            text = form.format(length=labels.tokens(best.seqlen), best=first)
+            text = form.format(length=labels.tokens(best.seqlen), of=of, best=first)
             yield f"{_capital(text)}, last by {last}{_where(rows, machine)}."
 
 
 def _decode_extremes(rows: Collection, counter: str, unit: str, form: str) -> Iterable[str]:
     for machine, items in _by_machine(rows.of("decode")):
-        found = _extremes(_longest_shared(items), lambda item: item.value(counter), unit)
+        shared, of = _longest_shared(items)
+        found = _extremes(shared, lambda item: item.value(counter), unit)
         if found:
             best, _, least, most = found
-            text = form.format(length=labels.tokens(best.seqlen), least=least, most=most)
+            text = form.format(length=labels.tokens(best.seqlen), of=of, least=least, most=most)
             yield f"{text}{_where(rows, machine)}."
 
 
 def _leanest(rows: Collection) -> Iterable[str]:
-    form = "The state after {length} tokens is smallest in {least} and largest in {most}"
+    form = "The state after {length} tokens ({of}) is smallest in {least} and largest in {most}"
     return _decode_extremes(rows, "memory_state", "B", form)
 
 
 def _frugal(rows: Collection) -> Iterable[str]:
-    form = "A token after {length} takes the least energy in {least}, the most in {most}"
+    form = "A token after {length} ({of}) takes the least energy in {least}, the most in {most}"
     return _decode_extremes(rows, "energy_per_token", "J", form)
 
 
@@ -272,4 +287,14 @@ def _providers(rows: Collection) -> Iterable[str]:
             yield (
                 f"{op}: {scores[0].provider} is {times(ratio)} as fast as {scores[1].provider} "
                 f"(geometric mean of {scores[0].problems} problems){_where(rows, machine)}."
+            )
+
+
+def _throttled(rows: Collection) -> Iterable[str]:
+    for machine, items in _by_machine(rows.newest):
+        held = sum((item.value("throttled") or 0) > 0 for item in items)
+        if held:
+            yield (
+                f"{held} of {len(items)} rows were held back for more than 1 % of their time (the "
+                f"power limit, heat, a quota or a hypervisor: `throttled`){_where(rows, machine)}."
             )
