@@ -69,8 +69,10 @@ Json TraceEvent(const RowName& name, const RowResult& result) {
   if (const double host = counter("host_time"); host > 0)
     args["host_seconds"] = host;
   if (!result.parts.empty()) args["launches_timed_by"] = ClockOf(name.device);
-  Json slices = {Slice(name.ToString(), "row", 0,
-                       result.parts.empty() ? result.seconds : sum, args)};
+  // Not in braces: what that makes of one value depends on the compiler.
+  Json slices = Json::array();
+  slices.push_back(Slice(name.ToString(), "row", 0,
+                         result.parts.empty() ? result.seconds : sum, args));
   double start = 0;
   for (const TimedPart& part : result.parts) {
     Json work = {{"class", part.op_class}};
