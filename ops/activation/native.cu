@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(kFewPacksThreads)
     for (int i = 0; i < kPacks; ++i) {
       const unsigned pack = first + i * blockDim.x;
       if (pack >= a.packs) continue;
-      float v[kPack], u[kPack];
+      float v[kPack];
+      [[maybe_unused]] float u[kPack];
       Unpack<T, kPack>(gate[i], v);
       if constexpr (kGated) Unpack<T, kPack>(up[i], u);
 #pragma unroll

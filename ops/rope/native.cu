@@ -11,8 +11,7 @@
 //
 // Work is cut into units: a pack of pairs of one head of one token, or two
 // packs that are only copied. Neighbouring threads own neighbouring units, then
-// neighbouring heads. A few tokens take a head a thread, and wider packs, to be
-// spread.
+// neighbouring heads. A few tokens take a head a thread, to be spread.
 #include <algorithm>
 
 #include "fixtures/cuda.h"
@@ -26,9 +25,6 @@ namespace {
 
 constexpr int kMostThreads = 128;  // of a block
 constexpr int kMostHeads = 4;      // of a thread
-// Elements of a pack where there are many: 8 bytes.
-template <class T>
-inline constexpr int kManyPack = 8 / sizeof(T);
 
 // One of q, k and v. Strides are in elements.
 struct RopeStream {
@@ -46,10 +42,10 @@ struct RopeArgs {
   int head_dim;
   int half;            // of the pairs
   int rotating_units;  // of a head
-  int units;           // of a head
   int copy_shift;      // elements between the two packs of a unit that copies
-  int groups;          // threads that share the heads
-  int seqlen;
+  Divisor units;       // of a head
+  Divisor groups;      // threads that share the heads
+  Divisor seqlen;
   unsigned threads;
   uint64_t position;
   float factor;
@@ -89,12 +85,14 @@ __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
   using W = Words<T, kPack>;
   const unsigned id = blockIdx.x * blockDim.x + threadIdx.x;
   if (id >= a.threads) return;
-  const int unit = static_cast<int>(id % a.units);
-  unsigned rest = id / a.units;
-  const int group = static_cast<int>(rest % a.groups);
-  rest /= a.groups;
-  const int64_t token = rest % a.seqlen;
-  const int64_t batch = rest / a.seqlen;
+  const unsigned of_unit = a.units.Quotient(id);
+  const unsigned of_group = a.groups.Quotient(of_unit);
+  const int64_t batch = a.seqlen.Quotient(of_group);
+  const int unit = static_cast<int>(id - of_unit * a.units.divisor());
+  const int groups = static_cast<int>(a.groups.divisor());
+  const int group =
+      static_cast<int>(of_unit) - static_cast<int>(of_group) * groups;
+  const int64_t token = of_group - batch * a.seqlen.divisor();
 
   const bool pairs = unit < a.rotating_units;
   const int low =
@@ -109,7 +107,7 @@ __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
   W raw[kHeads][2] = {};
 #pragma unroll
   for (int j = 0; j < kHeads; ++j) {
-    const int head = group + j * a.groups;
+    const int head = group + j * groups;
     if (head >= a.heads) continue;
     const RopeStream& s = stream_of(head);
     const T* const from = static_cast<const T*>(s.in) + batch * s.in_batch +
@@ -124,7 +122,7 @@ __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
 
 #pragma unroll
   for (int j = 0; j < kHeads; ++j) {
-    const int head = group + j * a.groups;
+    const int head = group + j * groups;
     if (pairs && head < a.rotating) {
       float x1[kPack], x2[kPack];
       Unpack<T, kPack>(raw[j][0], x1);
@@ -170,10 +168,10 @@ absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a,
   RopeArgs args = {.head_dim = static_cast<int>(p.head_dim),
                    .half = static_cast<int>(p.rotary_dim / 2),
                    .rotating_units = static_cast<int>(p.rotary_dim / 2 / kPack),
-                   .units = static_cast<int>(p.rotary_dim / 2 / kPack +
-                                             divide_up(copied, 2)),
                    .copy_shift = static_cast<int>(divide_up(copied, 2) * kPack),
-                   .seqlen = static_cast<int>(p.seqlen),
+                   .units = Divisor(static_cast<uint32_t>(
+                       p.rotary_dim / 2 / kPack + divide_up(copied, 2))),
+                   .seqlen = Divisor(static_cast<uint32_t>(p.seqlen)),
                    .position = static_cast<uint64_t>(p.position),
                    .factor = p.factor,
                    .inverse_frequency = a.inverse_frequency.as<float>()};
@@ -192,8 +190,9 @@ absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a,
   add(a.v, a.v_out, false);
   if (args.heads == 0) return [](Stream) { return absl::OkStatus(); };
 
-  args.groups = static_cast<int>(divide_up(args.heads, kHeads));
-  const int64_t threads = p.batch * p.seqlen * args.units * args.groups;
+  args.groups = Divisor(static_cast<uint32_t>(divide_up(args.heads, kHeads)));
+  const int64_t threads =
+      p.batch * p.seqlen * args.units.divisor() * args.groups.divisor();
   if (threads > INT32_MAX)
     return absl::UnimplementedError(
         absl::StrCat("needs ", threads, " threads, and has up to 2^31 - 1"));
@@ -224,11 +223,10 @@ absl::StatusOr<Launch> Plan(const Rope::Problem& p, const Rope::Args& a,
   Launch launch;
   const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int pack = few ? kPackSize<T> : kManyPack<T>;
-    const bool packed = Aligned<T>(p, a, pack);
+    const bool packed = Aligned<T>(p, a, kPackSize<T>);
     const auto plan =
         few      ? packed ? PlanPack<T, kPackSize<T>, 1> : PlanPack<T, 1, 1>
-             : packed ? PlanPack<T, kManyPack<T>, kMostHeads>
+             : packed ? PlanPack<T, kPackSize<T>, kMostHeads>
                  : PlanPack<T, 1, kMostHeads>;
     auto planned = plan(p, a, multiprocessors);
     if (planned.ok()) launch = *std::move(planned);
