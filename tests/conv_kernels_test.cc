@@ -48,7 +48,8 @@ TEST(CausalConv1dKernels, RingMatchesTheReference) {
       EXPECT_TRUE(error.ok) << error.message;
     ++rings;
   });
-  if (!IsSkipped()) EXPECT_GT(rings, 50);
+  if (IsSkipped()) return;
+  EXPECT_GT(rings, 50);
 }
 
 // Sums are made in one order, so that a problem may grow from one kernel to the
@@ -64,9 +65,9 @@ TEST(CausalConv1dKernels, RingAndWalkMakeTheSameBits) {
     strided.Run(Kernel(ConvKernel::kRing));
     for (auto* call : {&ring, &strided}) {
       EXPECT_TRUE(call->Read(call->args.y) == walk.Read(walk.args.y));
-      if (p.final_state)
-        EXPECT_TRUE(call->Read(call->args.final_state) ==
-                    walk.Read(walk.args.final_state));
+      if (!p.final_state) continue;
+      EXPECT_TRUE(call->Read(call->args.final_state) ==
+                  walk.Read(walk.args.final_state));
     }
   });
 }
