@@ -121,6 +121,7 @@ __device__ __forceinline__ void FetchRows(const NormTensors& t) {
   const int group = kForm.strided ? next % t.groups : 0;
   const int64_t first = int64_t{block} * blockDim.y;
   const int64_t last = min(first + blockDim.y, t.rows);  // exclusive
+#pragma unroll 1
   for (int64_t row = first; row < last; ++row) {
     const auto fetch = [&](const NormView& view) {
       FetchL2(static_cast<const T*>(view.data) +
