@@ -105,6 +105,10 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
     add(batch, seqlen, width, groups, false, false);
     add(batch, seqlen, width, groups, true, batch == 2);
   }
+  // More rows than a GPU holds at once, a few times at most.
+  add(2, 6007, 8, 1, false, false);
+  add(2, 6007, 8, 1, true, false);
+  add(2, 6007, 16, 2, false, false);
   return problems;
 }
 
