@@ -22,8 +22,8 @@
 #include "ops/arrivals.cuh"
 #include "ops/mma.cuh"
 #include "ops/selective_scan/links.cuh"
+#include "ops/selective_scan/params.cuh"
 #include "ops/selective_scan/scan_math.cuh"
-#include "ops/selective_scan/wave_tiles.cuh"
 
 namespace seqmark::selective_scan {
 
