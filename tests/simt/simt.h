@@ -169,9 +169,11 @@ class Block {
     for (int idle = 0; left > 0 && idle < kIdle; ++idle) {
       const unsigned warp = random_() % warps;
       for (auto burst = random_() % 40; burst > 0; --burst) {
-        // All lanes, from a random one on and in a random stride.
+        // Lanes from a random one on and in a random stride: all, or some, so
+        // that another warp sees what is half done.
         const auto first = random_(), stride = 2 * random_() + 1;
-        for (unsigned i = 0; i < kLanes; ++i) {
+        const auto some = random_() % 4 == 0 ? random_() % kLanes : kLanes;
+        for (unsigned i = 0; i < some; ++i) {
           running_ =
               static_cast<int>(warp * kLanes + (first + i * stride) % kLanes);
           Fiber& fiber = *fibers_[running_];
