@@ -26,6 +26,7 @@ namespace seqmark {
 
 // What is done to a row. u = x, then in this order:
 struct NormForm {
+  bool scaled = false;        // u *= 1 / sqrt(mean of squares + epsilon)
   bool residual = false;      // u += residual, and residual_out = u
   bool residual_f32 = false;  // both of these are f32, whatever T is
   bool gate_before = false;   // u *= silu(gate)
@@ -61,6 +62,11 @@ struct NormTensors {
   int groups = 1;
   float per_element = 1;  // 1 / width
   float epsilon = 0;
+  // Of a scaled form: a row's squares, f32, in parts.
+  NormView squares;
+  int parts = 0;
+  float per_square = 1;  // 1 / (how many they were)
+  float scale_epsilon = 0;
 };
 
 // Where row `row` of a view begins, in elements; in a strided form, group
@@ -83,6 +89,19 @@ __device__ __forceinline__ float WarpSum(float v) {
   for (int lane = 16; lane > 0; lane /= 2)
     v += __shfl_xor_sync(0xffffffffu, v, lane);
   return v;
+}
+
+// What a scaled form multiplies row `row` by. Each warp adds all parts up, so
+// that none waits for another.
+__device__ __forceinline__ float RowScale(const NormTensors& t, int64_t row) {
+  const unsigned batch = static_cast<unsigned>(row) / t.seqlen;
+  const unsigned token = static_cast<unsigned>(row) - batch * t.seqlen;
+  const float* const squares = static_cast<const float*>(t.squares.data) +
+                               batch * t.squares.batch_stride +
+                               token * t.squares.token_stride;
+  float sum = 0;
+  for (int i = threadIdx.x % 32; i < t.parts; i += 32) sum += squares[i];
+  return rsqrtf(WarpSum(sum) * t.per_square + t.scale_epsilon);
 }
 
 // The sum of `v` over the blockDim.x threads of a row, in all of them. A
@@ -168,7 +187,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       reinterpret_cast<float*>(slots)[threadIdx.x] = 0;
 
   // Between the passes u is kept as it came where that takes fewer registers.
-  constexpr bool kKeepFloats = kForm.residual || kForm.gate_before;
+  constexpr bool kKeepFloats =
+      kForm.scaled || kForm.residual || kForm.gate_before;
   float kept[kKeepFloats ? kPacks : 1][kLanes];
   const auto u_of = [&](int i, float(&u)[kLanes]) {
     if constexpr (kKeepFloats) {
@@ -179,6 +199,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       Unpack<T, kLanes>(x[i], u);
     }
   };
+  float row_scale = 1;
+  if constexpr (kForm.scaled) row_scale = RowScale(t, row);
   float sum = 0;
   R* const residual_out = static_cast<R*>(t.residual_out.data) +
                           (kForm.residual ? start(t.residual_out) : 0);
@@ -186,6 +208,10 @@ __global__ void __launch_bounds__(kNormMaxThreads)
   for (int i = 0; i < kPacks; ++i) {
     float u[kLanes];
     Unpack<T, kLanes>(x[i], u);
+    if constexpr (kForm.scaled) {
+#pragma unroll
+      for (int j = 0; j < kLanes; ++j) u[j] *= row_scale;
+    }
     if constexpr (kForm.residual) {
       float r[kLanes];
       Unpack<R, kLanes>(residual[i], r);
@@ -249,7 +275,7 @@ __global__ void __launch_bounds__(kNormMaxThreads)
 
 // A block takes a row at a time, kLanes elements an access. The last pass
 // writes the residual, which may lie where it was read: no pass reads it after.
-template <class T, class R, int kLanes>
+template <class T, class R, int kLanes, bool kScaled>
 __global__ void __launch_bounds__(1024)
     WideKernel(const NormTensors t, const NormForm form) {
   using P = Pack<T, kLanes>;
@@ -279,11 +305,16 @@ __global__ void __launch_bounds__(1024)
     const P* const x = from(T(), t.x);
     const P* const gate = from(T(), t.gate);
     const PackR* const residual = from(R(), t.residual);
+    float row_scale = 1;
+    if constexpr (kScaled) row_scale = RowScale(t, row);
     const auto u_at = [&](int i) {
       const P pack = x[i];
       Pack<float, kLanes> u;
 #pragma unroll
-      for (int j = 0; j < kLanes; ++j) u.v[j] = ToFloat(pack.v[j]);
+      for (int j = 0; j < kLanes; ++j) {
+        u.v[j] = ToFloat(pack.v[j]);
+        if constexpr (kScaled) u.v[j] *= row_scale;
+      }
       if (form.residual) {
         const PackR r = residual[i];
 #pragma unroll

@@ -103,7 +103,11 @@ absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
                                 int multiprocessors) {
   constexpr int kLanes = kPackSize<T>;
   const bool packed = IsPacked<T, R, kLanes>(t);
-  const auto kernel = packed ? WideKernel<T, R, kLanes> : WideKernel<T, R, 1>;
+  const auto kernel =
+      packed ? form.scaled ? WideKernel<T, R, kLanes, true>
+                           : WideKernel<T, R, kLanes, false>
+      : form.scaled ? WideKernel<T, R, 1, true>
+                    : WideKernel<T, R, 1, false>;
   const int accesses = packed ? t.width / kLanes : t.width;
   const int threads = std::min(1024, (accesses + 31) / 32 * 32);
   const auto blocks =
@@ -139,12 +143,19 @@ absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
   return PlanWide<T, ResidualOf<T, kForm>>(kForm, t, multiprocessors);
 }
 
-// The norm of `args`, RmsNorm's or LayerNorm's: `gate` and `bias` are none
-// where the operator has none.
+// What a scaled form reads besides.
+struct NormScale {
+  Tensor squares;  // (batch, seqlen, parts) f32
+  int64_t width = 1;
+  float epsilon = 0;
+};
+
+// The norm of `args`, RmsNorm's or LayerNorm's: `gate`, `bias` and `scale` are
+// none where the operator has none.
 template <NormForm kForm, NormKernels kKernels, class Args>
 absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
                                 const Tensor& gate, const Tensor& bias,
-                                int64_t groups) {
+                                int64_t groups, const NormScale& scale = {}) {
   if (p.rows() > INT32_MAX || p.width > INT32_MAX || groups > 65535)
     return absl::UnimplementedError(
         "needs batch * seqlen and width < 2^31, groups < 2^16");
@@ -161,7 +172,11 @@ absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
       .width = static_cast<int>(p.width / groups),
       .groups = static_cast<int>(groups),
       .per_element = 1.0f / static_cast<float>(p.width / groups),
-      .epsilon = p.epsilon};
+      .epsilon = p.epsilon,
+      .squares = ViewOf(scale.squares),
+      .parts = static_cast<int>(scale.squares ? scale.squares.dims[2] : 0),
+      .per_square = 1.0f / static_cast<float>(scale.width),
+      .scale_epsilon = scale.epsilon};
   const bool strided = groups > 1 || !HasAdjacentRows(args.x) ||
                        !HasAdjacentRows(args.residual) ||
                        !HasAdjacentRows(gate) || !HasAdjacentRows(args.y) ||
