@@ -26,7 +26,6 @@ namespace seqmark {
 
 // What is done to a row. u = x, then in this order:
 struct NormForm {
-  bool scaled = false;        // u *= 1 / sqrt(mean of squares + epsilon)
   bool residual = false;      // u += residual, and residual_out = u
   bool residual_f32 = false;  // both of these are f32, whatever T is
   bool gate_before = false;   // u *= silu(gate)
@@ -36,6 +35,8 @@ struct NormForm {
   // There are gaps between rows, or groups. A form of its own: neighbouring
   // rows need no division.
   bool strided = false;
+  // Before all else, u *= 1 / sqrt(mean of the row's squares + epsilon).
+  bool scaled = false;
 };
 
 constexpr NormForm With(NormForm form, bool NormForm::*what, bool value) {
@@ -62,12 +63,16 @@ struct NormTensors {
   int groups = 1;
   float per_element = 1;  // 1 / width
   float epsilon = 0;
-  // Of a scaled form: a row's squares, f32, in parts.
-  NormView squares;
+};
+struct ScaledNormTensors : NormTensors {
+  NormView squares;  // (batch, seqlen, parts) f32
   int parts = 0;
   float per_square = 1;  // 1 / (how many they were)
   float scale_epsilon = 0;
 };
+template <bool kScaled>
+using NormTensorsOf =
+    std::conditional_t<kScaled, ScaledNormTensors, NormTensors>;
 
 // Where row `row` of a view begins, in elements; in a strided form, group
 // `group` of it.
@@ -93,7 +98,8 @@ __device__ __forceinline__ float WarpSum(float v) {
 
 // What a scaled form multiplies row `row` by. Each warp adds all parts up, so
 // that none waits for another.
-__device__ __forceinline__ float RowScale(const NormTensors& t, int64_t row) {
+__device__ __forceinline__ float RowScale(const ScaledNormTensors& t,
+                                          int64_t row) {
   const unsigned batch = static_cast<unsigned>(row) / t.seqlen;
   const unsigned token = static_cast<unsigned>(row) - batch * t.seqlen;
   const float* const squares = static_cast<const float*>(t.squares.data) +
@@ -133,7 +139,7 @@ inline constexpr int kRowLanes = kPackSize<ResidualOf<T, kForm>>;
 // The width is a multiple of a pack and at most blockDim.x * kPacks packs.
 template <class T, NormForm kForm, int kPacks>
 __global__ void __launch_bounds__(kNormMaxThreads)
-    RowKernel(const NormTensors t) {
+    RowKernel(const NormTensorsOf<kForm.scaled> t) {
   using R = ResidualOf<T, kForm>;
   constexpr int kLanes = kRowLanes<T, kForm>;
   using Raw = Words<T, kLanes>;
@@ -277,7 +283,7 @@ __global__ void __launch_bounds__(kNormMaxThreads)
 // writes the residual, which may lie where it was read: no pass reads it after.
 template <class T, class R, int kLanes, bool kScaled>
 __global__ void __launch_bounds__(1024)
-    WideKernel(const NormTensors t, const NormForm form) {
+    WideKernel(const NormTensorsOf<kScaled> t, const NormForm form) {
   using P = Pack<T, kLanes>;
   using PackR = Pack<R, kLanes>;
   constexpr int kWarps = 32;

@@ -79,13 +79,14 @@ bool IsPacked(const NormTensors& t) {
 
 // RowKernel, or no launch where the rows do not suit it.
 template <class T, NormForm kForm>
-absl::StatusOr<Launch> PlanRows(const NormTensors& t, int multiprocessors) {
+absl::StatusOr<Launch> PlanRows(const NormTensorsOf<kForm.scaled>& t,
+                                int multiprocessors) {
   constexpr int kLanes = kRowLanes<T, kForm>;
   if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
   const NormShape shape =
       ChooseNormShape(t.width / kLanes, t.rows * t.groups, multiprocessors);
   if (shape.packs == 0) return Launch();
-  void (*const kernels[])(NormTensors) = {
+  void (*const kernels[])(NormTensorsOf<kForm.scaled>) = {
       RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>, RowKernel<T, kForm, 3>,
       RowKernel<T, kForm, 4>, RowKernel<T, kForm, 5>};
   const auto kernel = kernels[shape.packs - 1];
@@ -98,16 +99,14 @@ absl::StatusOr<Launch> PlanRows(const NormTensors& t, int multiprocessors) {
   };
 }
 
-template <class T, class R>
-absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
+template <class T, class R, bool kScaled>
+absl::StatusOr<Launch> PlanWide(const NormForm& form,
+                                const NormTensorsOf<kScaled>& t,
                                 int multiprocessors) {
   constexpr int kLanes = kPackSize<T>;
   const bool packed = IsPacked<T, R, kLanes>(t);
   const auto kernel =
-      packed ? form.scaled ? WideKernel<T, R, kLanes, true>
-                           : WideKernel<T, R, kLanes, false>
-      : form.scaled ? WideKernel<T, R, 1, true>
-                    : WideKernel<T, R, 1, false>;
+      packed ? WideKernel<T, R, kLanes, kScaled> : WideKernel<T, R, 1, kScaled>;
   const int accesses = packed ? t.width / kLanes : t.width;
   const int threads = std::min(1024, (accesses + 31) / 32 * 32);
   const auto blocks =
@@ -124,7 +123,8 @@ absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
 enum class NormKernels : uint8_t { kNone, kPlain, kPlainAndStrided };
 
 template <NormForm kForm, class T, NormKernels kKernels>
-absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
+absl::StatusOr<Launch> PlanNormOf(const NormTensorsOf<kForm.scaled>& t,
+                                  bool strided) {
   int device = 0, multiprocessors = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
@@ -140,7 +140,8 @@ absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
       auto launch = PlanRows<T, kStrided>(t, multiprocessors);
       if (!launch.ok() || *launch) return launch;
     }
-  return PlanWide<T, ResidualOf<T, kForm>>(kForm, t, multiprocessors);
+  return PlanWide<T, ResidualOf<T, kForm>, kForm.scaled>(kForm, t,
+                                                         multiprocessors);
 }
 
 // What a scaled form reads besides.
@@ -159,24 +160,26 @@ absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
   if (p.rows() > INT32_MAX || p.width > INT32_MAX || groups > 65535)
     return absl::UnimplementedError(
         "needs batch * seqlen and width < 2^31, groups < 2^16");
-  const NormTensors tensors = {
-      .x = ViewOf(args.x),
-      .residual = ViewOf(args.residual),
-      .gate = ViewOf(gate),
-      .y = ViewOf(args.y),
-      .residual_out = ViewOf(args.residual_out),
-      .weight = args.weight.data,
-      .bias = bias.data,
-      .rows = p.rows(),
-      .seqlen = static_cast<unsigned>(p.seqlen),
-      .width = static_cast<int>(p.width / groups),
-      .groups = static_cast<int>(groups),
-      .per_element = 1.0f / static_cast<float>(p.width / groups),
-      .epsilon = p.epsilon,
-      .squares = ViewOf(scale.squares),
-      .parts = static_cast<int>(scale.squares ? scale.squares.dims[2] : 0),
-      .per_square = 1.0f / static_cast<float>(scale.width),
-      .scale_epsilon = scale.epsilon};
+  NormTensorsOf<kForm.scaled> tensors;
+  tensors.x = ViewOf(args.x);
+  tensors.residual = ViewOf(args.residual);
+  tensors.gate = ViewOf(gate);
+  tensors.y = ViewOf(args.y);
+  tensors.residual_out = ViewOf(args.residual_out);
+  tensors.weight = args.weight.data;
+  tensors.bias = bias.data;
+  tensors.rows = p.rows();
+  tensors.seqlen = static_cast<unsigned>(p.seqlen);
+  tensors.width = static_cast<int>(p.width / groups);
+  tensors.groups = static_cast<int>(groups);
+  tensors.per_element = 1.0f / static_cast<float>(p.width / groups);
+  tensors.epsilon = p.epsilon;
+  if constexpr (kForm.scaled) {
+    tensors.squares = ViewOf(scale.squares);
+    tensors.parts = static_cast<int>(scale.squares.dims[2]);
+    tensors.per_square = 1.0f / static_cast<float>(scale.width);
+    tensors.scale_epsilon = scale.epsilon;
+  }
   const bool strided = groups > 1 || !HasAdjacentRows(args.x) ||
                        !HasAdjacentRows(args.residual) ||
                        !HasAdjacentRows(gate) || !HasAdjacentRows(args.y) ||

@@ -42,8 +42,8 @@ void RmsNormGroup(const RmsNorm::Problem& p, int64_t width, float factor,
   const F32Tag d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   // Rereading x is cheaper than keeping it in f32.
-  const bool keep = residual != nullptr || p.gate == NormGate::kBefore ||
-                    p.scale_parts > 0;
+  const bool keep =
+      residual != nullptr || p.gate == NormGate::kBefore || p.scale_parts > 0;
   const auto first_scale = hn::Set(d, factor);
   const float squares = RowSum(d, width, [&](int64_t i, int64_t n) {
     auto v = LoadF32N(d, x + i, n);

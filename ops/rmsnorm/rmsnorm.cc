@@ -35,9 +35,9 @@ Tolerance RmsNorm::GetTolerance(const Problem& p) {
   const double f32 = Epsilon(DType::kF32);
   // A scale before it is a sum and a square root of the same kind, of squares
   // that are all positive.
-  const double arithmetic = (std::sqrt(p.group_width()) / 2 + 16 +
-                             std::sqrt(p.scale_parts) / 2) *
-                            f32;
+  const double arithmetic =
+      (std::sqrt(p.group_width()) / 2 + 16 + std::sqrt(p.scale_parts) / 2) *
+      f32;
   return {.max_error = 0.5 * Epsilon(p.dtype) * 1.01 + 4 * arithmetic,
           .l2_error = 0.5 * Epsilon(p.dtype) + arithmetic};
 }
