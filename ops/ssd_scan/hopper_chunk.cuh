@@ -20,10 +20,20 @@ struct HopperParams {
   // adds.
   bool passed;
 };
+template <class T>
+struct GatedHopperParams : HopperParams<T> {
+  CUtensorMap z;  // as y
+  GateParams<T> gate;
+};
+template <class Tile>
+using HopperParamsOf =
+    std::conditional_t<Tile::kGated, GatedHopperParams<typename Tile::Element>,
+                       HopperParams<typename Tile::Element>>;
 
 template <class T, int kHeadDim, int kStateSize>
 struct HopperTile {
   using Element = T;
+  static constexpr bool kGated = false;
   static constexpr int kP = kHeadDim;    // 64 or 128
   static constexpr int kN = kStateSize;  // d_state, padded with zeros
   static constexpr int kHeads = 128 / kP;
@@ -60,6 +70,16 @@ struct HopperStateShared {
   float totals[2][2][2];
 };
 
+// Of a gated scan, for each warpgroup: z of a chunk lies where its y goes, and
+// what each of its warps has of the squares' sums.
+template <bool kGated>
+struct HopperGateShared {};
+template <>
+struct HopperGateShared<true> {
+  uint64_t full[2][2];
+  float squares[2][2][4][kChunk];
+};
+
 template <class Tile>
 struct HopperScanShared {
   alignas(1024) uint8_t B[Tile::kStages][Tile::kInputTiles][Tile::kTileBytes];
@@ -70,6 +90,7 @@ struct HopperScanShared {
   HopperDecays decays[Tile::kStages][Tile::kHeads];
   uint64_t full[Tile::kStages], empty[Tile::kStages];
   uint64_t scored[2], free[2];
+  [[no_unique_address]] HopperGateShared<Tile::kGated> gate;
 };
 
 // Dynamic shared memory need not start on 1024 bytes.

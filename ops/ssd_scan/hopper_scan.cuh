@@ -152,6 +152,53 @@ __device__ __forceinline__ void StoreGated(const Params<T>& p,
   }
 }
 
+// Gates a warpgroup's y of a chunk, `out`, by the z that lies where it is to be
+// staged, `staged`, and stages it there. Each warp's tiles are its own. `scale`
+// are the weights of the lane's two rows; with `sums`, the squares of what the
+// weights are multiplied with go there, for each token over the warp's rows.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void GateOutputs(const HopperPlace<Tile>& place,
+                                            const float (&scale)[2],
+                                            uint8_t* staged, float* sums,
+                                            uint32_t (&out)[kChunk / 16][4]) {
+  const uint32_t rows = Across(SharedAddress(staged), Opaque(place.lane),
+                               place.warp % 4 * 2, Tile::kRow);
+  float square[kChunk / 8][2] = {};
+#pragma unroll
+  for (int j = 0; j < kChunk / 16; ++j) {
+    const uint32_t at = Shifted(rows, 16 * j, 0, Tile::kRow);
+    uint32_t z[4];
+    LoadMatricesTransposed(z, at);
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const float2 gate = UnpackPair<T>(z[r]), y = UnpackPair<T>(out[j][r]);
+      const float v0 = y.x * SiluFast(gate.x), v1 = y.y * SiluFast(gate.y);
+      float(&sum)[2] = square[2 * j + r / 2];
+      sum[0] = fmaf(v0, v0, sum[0]);
+      sum[1] = fmaf(v1, v1, sum[1]);
+      out[j][r] = PackPair<T>(v0 * scale[r % 2], v1 * scale[r % 2]);
+    }
+    hopper::StoreMatricesTransposed(at, out[j]);
+  }
+  if (sums == nullptr) return;
+    // Over the eight lanes that have other rows of the same tokens; each keeps
+    // half of what it had, three times, which leaves it its own eighth.
+#pragma unroll
+  for (int half = 4; half > 0; half /= 2) {
+    const bool upper = place.lane & 4 * half;
+#pragma unroll
+    for (int n = 0; n < half; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float kept = upper ? square[n + half][e] : square[n][e];
+        const float sent = upper ? square[n][e] : square[n + half][e];
+        square[n][e] = kept + __shfl_xor_sync(~0u, sent, 4 * half);
+      }
+  }
+  *reinterpret_cast<float2*>(&sums[2 * place.lane]) = {square[0][0],
+                                                       square[0][1]};
+}
+
 // The state that the warpgroup's segment starts from.
 template <class Tile, class T>
 __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
@@ -182,8 +229,8 @@ __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
 }
 
 // The two warpgroups that own the state: warps 0 to 7.
-template <class Tile, class T>
-__device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                                            const HopperPlace<Tile>& place,
                                            int first, int end, bool final,
                                            HopperScanShared<Tile>& shared) {
@@ -225,6 +272,66 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
       hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
                        chunk * kChunk, place.batch, staged);
   };
+  // The same of a gated y: see GateOutputs. z of a chunk is fetched while the
+  // chunk before it is stored, once that place's y has left.
+  [[maybe_unused]] const bool leads = threadIdx.x % 128 == 0 && place.active();
+  [[maybe_unused]] const auto fetch_z = [&](int chunk) {
+    if constexpr (Tile::kGated) {
+      const int buffer = (chunk - first) % 2;
+      uint64_t& full = shared.gate.full[group][buffer];
+      hopper::ExpectBytes(full, Tile::kTileBytes);
+      hopper::CopyBox(shared.y[group][buffer], hp.z, full,
+                      place.head() * Tile::kP + place.row, chunk * kChunk,
+                      place.batch);
+      hopper::Arrive(full);
+    }
+  };
+  [[maybe_unused]] float scale[2] = {1.0f, 1.0f};
+  if constexpr (Tile::kGated) {
+    if (leads) {
+      fetch_z(first);
+      if (first + 1 < end) fetch_z(first + 1);
+    }
+    if (hp.gate.weight != nullptr && place.active()) {
+      const T* const weight = hp.gate.weight + place.head() * Tile::kP +
+                              place.row + place.warp % 4 * 16 + place.lane / 4;
+      scale[0] = ToFloat(weight[0]);
+      scale[1] = ToFloat(weight[8]);
+    }
+  }
+  [[maybe_unused]] const auto store_gated = [&](int chunk) {
+    if constexpr (Tile::kGated) {
+      if (!place.active()) return;
+      const int turn = chunk - first, buffer = turn % 2;
+      if (leads && turn > 0) {
+        hopper::WaitStores();
+        if (chunk + 1 < end) fetch_z(chunk + 1);
+      }
+      hopper::Wait(shared.gate.full[group][buffer], turn / 2 & 1);
+      uint8_t* const staged = shared.y[group][buffer];
+      float(&sums)[4][kChunk] = shared.gate.squares[buffer][group];
+      const bool squares = hp.gate.weight != nullptr;
+      GateOutputs(place, scale, staged,
+                  squares ? sums[place.warp % 4] : nullptr, out);
+      hopper::FenceForProducts();
+      hopper::SyncWarps<128>(1 + group);
+      if (leads)
+        hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
+                         chunk * kChunk, place.batch, staged);
+      const int i = threadIdx.x % 128, token = chunk * kChunk + i;
+      if (squares && i < kChunk && token < p.seqlen)
+        hp.gate.squares[place.batch * hp.gate.squares_strides.batch +
+                        token * hp.gate.squares_strides.token +
+                        (place.head() * Tile::kP + place.row) / kPartRows] =
+            (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]);
+    }
+  };
+  const auto store_any = [&](int chunk) {
+    if constexpr (Tile::kGated)
+      store_gated(chunk);
+    else
+      store(chunk);
+  };
   const auto decay_state = [&](int turn) {
     const int stage = turn % Tile::kStages;
     hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
@@ -252,7 +359,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
                              c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
                              T());
     hopper::CommitProducts();
-    if (turn > 0) store(chunk - 1);
+    if (turn > 0) store_any(chunk - 1);
     // state = whole * state, done before, + (weight x)^T B
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
@@ -311,7 +418,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
                                 y[2 * j + r / 2][2 * (r % 2) + 1]);
     if (chunk + 1 < end) decay_state(turn + 1);
   }
-  store(end - 1);
+  store_any(end - 1);
   if (threadIdx.x % 128 == 0) hopper::WaitStores();
 
   if (place.active() && final) {
@@ -330,7 +437,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
 
 template <class Tile, class T = typename Tile::Element>
 __global__ void __launch_bounds__(Tile::kScanThreads, 1)
-    HopperScan(const __grid_constant__ HopperParams<T> hp) {
+    HopperScan(const __grid_constant__ HopperParamsOf<Tile> hp) {
 #if SEQMARK_SM90A
   using Shared = HopperScanShared<Tile>;
   Shared& shared = HopperShared<Shared>();
@@ -347,6 +454,9 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     for (int s = 0; s < 2; ++s) {
       hopper::InitBarrier(shared.scored[s], 4 * kArrivalsOfWarp);
       hopper::InitBarrier(shared.free[s], 8 * kArrivalsOfWarp);
+      if constexpr (Tile::kGated)
+        for (auto& of_group : shared.gate.full)
+          hopper::InitBarrier(of_group[s], 1);
     }
     hopper::FenceBarriers();
   }
@@ -383,6 +493,10 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
         for (int k = 0; k < 2; ++k)
           hopper::PrefetchBox(hp.x, place.first_head * Tile::kP + 64 * k,
                               later * kChunk, place.batch);
+        if constexpr (Tile::kGated)
+          for (int k = 0; k < 2; ++k)
+            hopper::PrefetchBox(hp.z, place.first_head * Tile::kP + 64 * k,
+                                later * kChunk, place.batch);
         if (place.first_head % (p.heads / p.groups) == 0)
           for (int k = 0; k < Tile::kInputTiles; ++k) {
             hopper::PrefetchBox(hp.B, 64 * k, place.group, later * kChunk,

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The scan with the gate and the norm's part in its epilogue, where y is in
+// registers (see ops/ssd_scan; README.md here has the design). The convolution
+// is a launch before it.
+#include "fixtures/cuda.h"
+#include "fixtures/op_fixture.h"
+#include "ops/mamba2_inner/mamba2_inner.h"
+#include "ops/plan_part.h"
+#include "ops/ssd_scan/plan_scan.cuh"
+
+namespace seqmark {
+namespace {
+
+// How a gated scan's kernels are called: see ssd::PlainScan.
+struct GatedScan {
+  const Mamba2Inner::Problem& p;
+  const Mamba2Inner::Args& a;
+  const SsdScan::Args& scan;
+
+  template <class Tile>
+  using Of = ssd::Gated<Tile>;
+
+  template <class T>
+  ssd::GateParams<T> Gate() const {
+    ssd::GateParams<T> gate = {};
+    if (!p.norm) return gate;
+    gate.weight = a.norm_weight.as<T>();
+    gate.squares = a.squares.as<float>();
+    gate.squares_strides = {a.squares.strides[0], a.squares.strides[1]};
+    return gate;
+  }
+  template <class Tile>
+  absl::Status Set(ssd::ParamsOf<Tile>& params) const {
+    params.gate = Gate<typename Tile::Element>();
+    return absl::OkStatus();
+  }
+  template <class Tile>
+  absl::Status SetHopper(ssd::HopperParamsOf<Tile>& params) const {
+    using T = typename Tile::Element;
+    params.gate = Gate<T>();
+    const auto z = ssd::MapHeads<T>(Mamba2Inner::Scan(p), scan.z);
+    if (!z.ok()) return z.status();
+    params.z = *z;
+    return absl::OkStatus();
+  }
+};
+
+// The scan of what the convolution gives.
+absl::StatusOr<Launch> PlanScan(const Mamba2Inner::Problem& p,
+                                const Mamba2Inner::Args& a,
+                                const Tensor& convolved, Device& device) {
+  Mamba2Inner::Problem gated = p;  // by the scan
+  gated.norm = false;
+  const SsdScan::Problem problem = Mamba2Inner::Scan(gated);
+  const SsdScan::Args args = Mamba2Inner::ScanArgs(gated, a, convolved);
+  if (!ssd::TakesChunks(problem, args) ||
+      reinterpret_cast<uintptr_t>(a.norm_weight.data) % 16 != 0)
+    return absl::UnimplementedError(
+        "needs head_dim 64 or 128, d_state a multiple of 8 up to 256, and rows "
+        "on 16-byte boundaries");
+  const GatedScan way = {p, a, args};
+  return p.dtype == DType::kF16
+             ? ssd::PlanChunks<__half>(problem, args, device, way)
+             : ssd::PlanChunks<__nv_bfloat16>(problem, args, device, way);
+}
+
+absl::StatusOr<Launch> Plan(const Mamba2Inner::Problem& p,
+                            const Mamba2Inner::Args& a, Device& device) {
+  const Dims dims = {p.batch, p.seqlen, p.channels()};
+  auto buffer = device.Allocate(NumElements(dims) * SizeOf(p.dtype),
+                                MemoryClass::kWorkspace);
+  if (!buffer.ok()) return buffer.status();
+  auto scratch = std::make_shared<Buffer>(*std::move(buffer));
+  const Tensor convolved(scratch->data(), p.dtype, dims);
+  const auto convolution = PlanPart<CausalConv1d>(
+      Mamba2Inner::Convolution(p), Mamba2Inner::ConvolutionArgs(a, convolved),
+      device);
+  if (!convolution.ok()) return convolution.status();
+  const auto scan = PlanScan(p, a, convolved, device);
+  if (!scan.ok()) return scan.status();
+  return [convolution = *convolution, scan = *scan, scratch](Stream stream) {
+    absl::Status status = convolution(stream);
+    if (status.ok()) status = scan(stream);
+    return status;
+  };
+}
+
+const bool registered = AddProvider<Mamba2Inner>(
+    {.name = "native",
+     .device = DeviceKind::kCuda,
+     .dtypes = {DType::kBF16, DType::kF16},
+     .plan = Plan,
+     // Without a gate there is nothing to fuse; f16 may not hold a norm's y.
+     .supports = [](const Mamba2Inner::Problem& p) {
+       return p.has_z && (!p.norm || p.dtype != DType::kF16);
+     }});
+
+}  // namespace
+}  // namespace seqmark
