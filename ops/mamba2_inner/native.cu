@@ -5,61 +5,20 @@
 // is a launch before it.
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
-#include "ops/mamba2_inner/mamba2_inner.h"
+#include "ops/mamba2_inner/gated_scan.cuh"
 #include "ops/plan_part.h"
-#include "ops/ssd_scan/plan_scan.cuh"
 
 namespace seqmark {
 namespace {
-
-// How a gated scan's kernels are called: see ssd::PlainScan.
-struct GatedScan {
-  const Mamba2Inner::Problem& p;
-  const Mamba2Inner::Args& a;
-  const SsdScan::Args& scan;
-
-  template <class Tile>
-  using Of = ssd::Gated<Tile>;
-
-  template <class T>
-  ssd::GateParams<T> Gate() const {
-    ssd::GateParams<T> gate = {};
-    if (!p.norm) return gate;
-    gate.weight = a.norm_weight.as<T>();
-    gate.squares = a.squares.as<float>();
-    gate.squares_strides = {a.squares.strides[0], a.squares.strides[1]};
-    return gate;
-  }
-  template <class Tile>
-  absl::Status Set(ssd::ParamsOf<Tile>& params) const {
-    params.gate = Gate<typename Tile::Element>();
-    return absl::OkStatus();
-  }
-  template <class Tile>
-  absl::Status SetHopper(ssd::HopperParamsOf<Tile>& params) const {
-    using T = typename Tile::Element;
-    params.gate = Gate<T>();
-    const auto z = ssd::MapHeads<T>(Mamba2Inner::Scan(p), scan.z);
-    if (!z.ok()) return z.status();
-    params.z = *z;
-    return absl::OkStatus();
-  }
-};
 
 // The scan of what the convolution gives.
 absl::StatusOr<Launch> PlanScan(const Mamba2Inner::Problem& p,
                                 const Mamba2Inner::Args& a,
                                 const Tensor& convolved, Device& device) {
-  Mamba2Inner::Problem gated = p;  // by the scan
-  gated.norm = false;
-  const SsdScan::Problem problem = Mamba2Inner::Scan(gated);
-  const SsdScan::Args args = Mamba2Inner::ScanArgs(gated, a, convolved);
-  if (!ssd::TakesChunks(problem, args) ||
-      reinterpret_cast<uintptr_t>(a.norm_weight.data) % 16 != 0)
-    return absl::UnimplementedError(
-        "needs head_dim 64 or 128, d_state a multiple of 8 up to 256, and rows "
-        "on 16-byte boundaries");
-  const GatedScan way = {p, a, args};
+  const SsdScan::Problem problem = GatedProblem(p);
+  const SsdScan::Args args = GatedArgs(p, a, convolved);
+  if (absl::Status s = TakesGatedScan(p, a, problem, args); !s.ok()) return s;
+  const GatedScan way = {p, a};
   return p.dtype == DType::kF16
              ? ssd::PlanChunks<__half>(problem, args, device, way)
              : ssd::PlanChunks<__nv_bfloat16>(problem, args, device, way);
@@ -86,15 +45,12 @@ absl::StatusOr<Launch> Plan(const Mamba2Inner::Problem& p,
   };
 }
 
-const bool registered = AddProvider<Mamba2Inner>(
-    {.name = "native",
-     .device = DeviceKind::kCuda,
-     .dtypes = {DType::kBF16, DType::kF16},
-     .plan = Plan,
-     // Without a gate there is nothing to fuse; f16 may not hold a norm's y.
-     .supports = [](const Mamba2Inner::Problem& p) {
-       return p.has_z && (!p.norm || p.dtype != DType::kF16);
-     }});
+const bool registered =
+    AddProvider<Mamba2Inner>({.name = "native",
+                              .device = DeviceKind::kCuda,
+                              .dtypes = {DType::kBF16, DType::kF16},
+                              .plan = Plan,
+                              .supports = IsGated});
 
 }  // namespace
 }  // namespace seqmark
