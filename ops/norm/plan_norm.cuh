@@ -95,14 +95,15 @@ bool IsPacked(const NormTensors& t) {
 
 // RowKernel, or no launch where the rows do not suit it.
 template <class T, NormForm kForm>
-absl::StatusOr<Launch> PlanRows(NormTensors t, int multiprocessors) {
+absl::StatusOr<Launch> PlanRows(NormTensorsOf<kForm.scaled> t,
+                                 int multiprocessors) {
   constexpr int kLanes = kRowLanes<T, kForm>;
   if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
   const int64_t rows = t.rows * t.groups;
   const NormShape shape =
       ChooseNormShape(t.width / kLanes, rows, multiprocessors);
   if (shape.packs == 0) return Launch();
-  void (*const kernels[])(NormTensors) = {
+  void (*const kernels[])(NormTensorsOf<kForm.scaled>) = {
       RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>, RowKernel<T, kForm, 3>,
       RowKernel<T, kForm, 4>, RowKernel<T, kForm, 5>};
   const auto kernel = kernels[shape.packs - 1];
@@ -131,12 +132,14 @@ absl::StatusOr<Launch> PlanRows(NormTensors t, int multiprocessors) {
   };
 }
 
-template <class T, class R>
-absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
+template <class T, class R, bool kScaled>
+absl::StatusOr<Launch> PlanWide(const NormForm& form,
+                                const NormTensorsOf<kScaled>& t,
                                 int multiprocessors) {
   constexpr int kLanes = kPackSize<T>;
   const bool packed = IsPacked<T, R, kLanes>(t);
-  const auto kernel = packed ? WideKernel<T, R, kLanes> : WideKernel<T, R, 1>;
+  const auto kernel =
+      packed ? WideKernel<T, R, kLanes, kScaled> : WideKernel<T, R, 1, kScaled>;
   const int accesses = packed ? t.width / kLanes : t.width;
   const int threads = std::min(1024, (accesses + 31) / 32 * 32);
   const auto blocks =
@@ -153,7 +156,8 @@ absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
 enum class NormKernels : uint8_t { kNone, kPlain, kPlainAndStrided };
 
 template <NormForm kForm, class T, NormKernels kKernels>
-absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
+absl::StatusOr<Launch> PlanNormOf(const NormTensorsOf<kForm.scaled>& t,
+                                  bool strided) {
   int device = 0, multiprocessors = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
@@ -169,32 +173,46 @@ absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
       auto launch = PlanRows<T, kStrided>(t, multiprocessors);
       if (!launch.ok() || *launch) return launch;
     }
-  return PlanWide<T, ResidualOf<T, kForm>>(kForm, t, multiprocessors);
+  return PlanWide<T, ResidualOf<T, kForm>, kForm.scaled>(kForm, t,
+                                                         multiprocessors);
 }
 
-// The norm of `args`, RmsNorm's or LayerNorm's: `gate` and `bias` are none
-// where the operator has none.
+// What a scaled form reads besides.
+struct NormScale {
+  Tensor squares;  // (batch, seqlen, parts) f32
+  int64_t width = 1;
+  float epsilon = 0;
+};
+
+// The norm of `args`, RmsNorm's or LayerNorm's: `gate`, `bias` and `scale` are
+// none where the operator has none.
 template <NormForm kForm, NormKernels kKernels, class Args>
 absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
                                 const Tensor& gate, const Tensor& bias,
-                                int64_t groups) {
+                                int64_t groups, const NormScale& scale = {}) {
   if (p.rows() > INT32_MAX || p.width > INT32_MAX || groups > 65535)
     return absl::UnimplementedError(
         "needs batch * seqlen and width < 2^31, groups < 2^16");
-  const NormTensors tensors = {
-      .x = ViewOf(args.x),
-      .residual = ViewOf(args.residual),
-      .gate = ViewOf(gate),
-      .y = ViewOf(args.y),
-      .residual_out = ViewOf(args.residual_out),
-      .weight = args.weight.data,
-      .bias = bias.data,
-      .rows = p.rows(),
-      .seqlen = static_cast<unsigned>(p.seqlen),
-      .width = static_cast<int>(p.width / groups),
-      .groups = static_cast<int>(groups),
-      .per_element = 1.0f / static_cast<float>(p.width / groups),
-      .epsilon = p.epsilon};
+  NormTensorsOf<kForm.scaled> tensors;
+  tensors.x = ViewOf(args.x);
+  tensors.residual = ViewOf(args.residual);
+  tensors.gate = ViewOf(gate);
+  tensors.y = ViewOf(args.y);
+  tensors.residual_out = ViewOf(args.residual_out);
+  tensors.weight = args.weight.data;
+  tensors.bias = bias.data;
+  tensors.rows = p.rows();
+  tensors.seqlen = static_cast<unsigned>(p.seqlen);
+  tensors.width = static_cast<int>(p.width / groups);
+  tensors.groups = static_cast<int>(groups);
+  tensors.per_element = 1.0f / static_cast<float>(p.width / groups);
+  tensors.epsilon = p.epsilon;
+  if constexpr (kForm.scaled) {
+    tensors.squares = ViewOf(scale.squares);
+    tensors.parts = static_cast<int>(scale.squares.dims[2]);
+    tensors.per_square = 1.0f / static_cast<float>(scale.width);
+    tensors.scale_epsilon = scale.epsilon;
+  }
   const bool strided = groups > 1 || !HasAdjacentRows(args.x) ||
                        !HasAdjacentRows(args.residual) ||
                        !HasAdjacentRows(gate) || !HasAdjacentRows(args.y) ||

@@ -14,6 +14,7 @@
 
 #include "fixtures/dependent_launch_cuda.h"
 #include "ops/ssd_scan/hopper_chunk.cuh"
+#include "ops/ssd_scan/hopper_convolve.cuh"
 
 namespace seqmark::ssd {
 
@@ -152,6 +153,53 @@ __device__ __forceinline__ void StoreGated(const Params<T>& p,
   }
 }
 
+// Gates a warpgroup's y of a chunk, `out`, by the z that lies where it is to be
+// staged, `staged`, and stages it there. Each warp's tiles are its own. `scale`
+// are the weights of the lane's two rows; with `sums`, the squares of what the
+// weights are multiplied with go there, for each token over the warp's rows.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void GateOutputs(const HopperPlace<Tile>& place,
+                                            const float (&scale)[2],
+                                            uint8_t* staged, float* sums,
+                                            uint32_t (&out)[kChunk / 16][4]) {
+  const uint32_t rows = Across(SharedAddress(staged), Opaque(place.lane),
+                               place.warp % 4 * 2, Tile::kRow);
+  float square[kChunk / 8][2] = {};
+#pragma unroll
+  for (int j = 0; j < kChunk / 16; ++j) {
+    const uint32_t at = Shifted(rows, 16 * j, 0, Tile::kRow);
+    uint32_t z[4];
+    LoadMatricesTransposed(z, at);
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const float2 gate = UnpackPair<T>(z[r]), y = UnpackPair<T>(out[j][r]);
+      const float v0 = y.x * SiluFast(gate.x), v1 = y.y * SiluFast(gate.y);
+      float(&sum)[2] = square[2 * j + r / 2];
+      sum[0] = fmaf(v0, v0, sum[0]);
+      sum[1] = fmaf(v1, v1, sum[1]);
+      out[j][r] = PackPair<T>(v0 * scale[r % 2], v1 * scale[r % 2]);
+    }
+    hopper::StoreMatricesTransposed(at, out[j]);
+  }
+  if (sums == nullptr) return;
+    // Over the eight lanes that have other rows of the same tokens; each keeps
+    // half of what it had, three times, which leaves it its own eighth.
+#pragma unroll
+  for (int half = 4; half > 0; half /= 2) {
+    const bool upper = place.lane & 4 * half;
+#pragma unroll
+    for (int n = 0; n < half; ++n)
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const float kept = upper ? square[n + half][e] : square[n][e];
+        const float sent = upper ? square[n][e] : square[n + half][e];
+        square[n][e] = kept + __shfl_xor_sync(~0u, sent, 4 * half);
+      }
+  }
+  *reinterpret_cast<float2*>(&sums[2 * place.lane]) = {square[0][0],
+                                                       square[0][1]};
+}
+
 // The state that the warpgroup's segment starts from.
 template <class Tile, class T>
 __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
@@ -182,8 +230,8 @@ __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
 }
 
 // The two warpgroups that own the state: warps 0 to 7.
-template <class Tile, class T>
-__device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                                            const HopperPlace<Tile>& place,
                                            int first, int end, bool final,
                                            HopperScanShared<Tile>& shared) {
@@ -225,6 +273,66 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
       hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
                        chunk * kChunk, place.batch, staged);
   };
+  // The same of a gated y: see GateOutputs. z of a chunk is fetched while the
+  // chunk before it is stored, once that place's y has left.
+  [[maybe_unused]] const bool leads = threadIdx.x % 128 == 0 && place.active();
+  [[maybe_unused]] const auto fetch_z = [&](int chunk) {
+    if constexpr (Tile::kGated) {
+      const int buffer = (chunk - first) % 2;
+      uint64_t& full = shared.gate.full[group][buffer];
+      hopper::ExpectBytes(full, Tile::kTileBytes);
+      hopper::CopyBox(shared.y[group][buffer], hp.z, full,
+                      place.head() * Tile::kP + place.row, chunk * kChunk,
+                      place.batch);
+      hopper::Arrive(full);
+    }
+  };
+  [[maybe_unused]] float scale[2] = {1.0f, 1.0f};
+  if constexpr (Tile::kGated) {
+    if (leads) {
+      fetch_z(first);
+      if (first + 1 < end) fetch_z(first + 1);
+    }
+    if (hp.gate.weight != nullptr && place.active()) {
+      const T* const weight = hp.gate.weight + place.head() * Tile::kP +
+                              place.row + place.warp % 4 * 16 + place.lane / 4;
+      scale[0] = ToFloat(weight[0]);
+      scale[1] = ToFloat(weight[8]);
+    }
+  }
+  [[maybe_unused]] const auto store_gated = [&](int chunk) {
+    if constexpr (Tile::kGated) {
+      if (!place.active()) return;
+      const int turn = chunk - first, buffer = turn % 2;
+      if (leads && turn > 0) {
+        hopper::WaitStores();
+        if (chunk + 1 < end) fetch_z(chunk + 1);
+      }
+      hopper::Wait(shared.gate.full[group][buffer], turn / 2 & 1);
+      uint8_t* const staged = shared.y[group][buffer];
+      float(&sums)[4][kChunk] = shared.gate.squares[buffer][group];
+      const bool squares = hp.gate.weight != nullptr;
+      GateOutputs(place, scale, staged,
+                  squares ? sums[place.warp % 4] : nullptr, out);
+      hopper::FenceForProducts();
+      hopper::SyncWarps<128>(1 + group);
+      if (leads)
+        hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
+                         chunk * kChunk, place.batch, staged);
+      const int i = threadIdx.x % 128, token = chunk * kChunk + i;
+      if (squares && i < kChunk && token < p.seqlen)
+        hp.gate.squares[place.batch * hp.gate.squares_strides.batch +
+                        token * hp.gate.squares_strides.token +
+                        (place.head() * Tile::kP + place.row) / kPartRows] =
+            (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]);
+    }
+  };
+  const auto store_any = [&](int chunk) {
+    if constexpr (Tile::kGated)
+      store_gated(chunk);
+    else
+      store(chunk);
+  };
   const auto decay_state = [&](int turn) {
     const int stage = turn % Tile::kStages;
     hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
@@ -252,11 +360,13 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
                              c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
                              T());
     hopper::CommitProducts();
-    if (turn > 0) store(chunk - 1);
+    if (turn > 0) store_any(chunk - 1);
     // state = whole * state, done before, + (weight x)^T B
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
     uint32_t x[kSteps][4], scaled[kSteps][4];
+    if constexpr (Tile::kConvolved)
+      hopper::Wait(shared.convolution.done[stage], turn / Tile::kStages & 1);
     const uint32_t x_tile = SharedAddress(shared.x[stage][group]);
     LoadChunkX(x_tile, place.lane, place.warp, scaled);
     ScaleX<T>(decays.weight, t, scaled);
@@ -311,7 +421,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
                                 y[2 * j + r / 2][2 * (r % 2) + 1]);
     if (chunk + 1 < end) decay_state(turn + 1);
   }
-  store(end - 1);
+  store_any(end - 1);
   if (threadIdx.x % 128 == 0) hopper::WaitStores();
 
   if (place.active() && final) {
@@ -330,7 +440,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParams<T>& hp,
 
 template <class Tile, class T = typename Tile::Element>
 __global__ void __launch_bounds__(Tile::kScanThreads, 1)
-    HopperScan(const __grid_constant__ HopperParams<T> hp) {
+    HopperScan(const __grid_constant__ HopperParamsOf<Tile> hp) {
 #if SEQMARK_SM90A
   using Shared = HopperScanShared<Tile>;
   Shared& shared = HopperShared<Shared>();
@@ -343,10 +453,17 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     for (int s = 0; s < Tile::kStages; ++s) {
       hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
       hopper::InitBarrier(shared.empty[s], 12 * kArrivalsOfWarp);
+      if constexpr (Tile::kConvolved) {
+        hopper::InitBarrier(shared.convolution.raw[s], 1);
+        hopper::InitBarrier(shared.convolution.done[s], 4 * kArrivalsOfWarp);
+      }
     }
     for (int s = 0; s < 2; ++s) {
       hopper::InitBarrier(shared.scored[s], 4 * kArrivalsOfWarp);
       hopper::InitBarrier(shared.free[s], 8 * kArrivalsOfWarp);
+      if constexpr (Tile::kGated)
+        for (auto& of_group : shared.gate.full)
+          hopper::InitBarrier(of_group[s], 1);
     }
     hopper::FenceBarriers();
   }
@@ -357,22 +474,51 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     hopper::GiveRegisters<56>();
     // Two warps a head take every other chunk.
     const int slot = (place.warp - 12) / 2, odd = place.warp % 2;
-    if (slot >= Tile::kHeads || first + odd >= end) return;
+    // They convolve together, each chunk in turn. `convolved` of them are done.
+    [[maybe_unused]] int convolved = 0;
+    [[maybe_unused]] const auto convolve_before = [&](int turns) {
+      if constexpr (Tile::kConvolved) {
+        for (; convolved < turns; ++convolved) {
+          auto& conv = shared.convolution;
+          const int stage = convolved % Tile::kStages;
+          hopper::Wait(conv.raw[stage], convolved / Tile::kStages & 1);
+          ConvolveChunk<Tile, 4>(hp.convolution, place, first + convolved,
+                                 place.warp - 12, conv.taps, conv.before[stage],
+                                 shared.x[stage][0]);
+          hopper::FenceForProducts();
+          __syncwarp();
+          if (ArrivesForWarp(place.lane)) hopper::Arrive(conv.done[stage]);
+        }
+      }
+    };
+    if constexpr (Tile::kConvolved) {
+      LoadTaps(hp.convolution, place.first_head * Tile::kP, p.heads * Tile::kP,
+               threadIdx.x % 128, 128, shared.convolution.taps);
+      hopper::SyncWarps<128>(4);
+    }
+    if (slot >= Tile::kHeads || first + odd >= end) {
+      if constexpr (Tile::kConvolved) convolve_before(end - first);
+      return;
+    }
     DecayWarp<T> decays(p, place, slot);
     decays.ForEachChunk(first + odd, 2, [&](int chunk, const T(&raw)[2]) {
       const int turn = chunk - first, stage = turn % Tile::kStages;
       decays.Sum(chunk * kChunk, raw);
       hopper::Wait(shared.empty[stage], (turn / Tile::kStages & 1) ^ 1);
       if (slot == 0 && place.lane == 0) {
-        hopper::ExpectBytes(shared.full[stage],
-                            (2 + 2 * Tile::kInputTiles) * Tile::kTileBytes);
+        constexpr int kXTiles = Tile::kConvolved ? 0 : 2;
+        hopper::ExpectBytes(
+            shared.full[stage],
+            (kXTiles + 2 * Tile::kInputTiles) * Tile::kTileBytes);
+        if constexpr (Tile::kConvolved)
+          CopyRaw(hp, place, chunk, stage, shared);
         for (int k = 0; k < Tile::kInputTiles; ++k) {
           hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
           hopper::CopyBox(shared.C[stage][k], hp.C, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
         }
-        for (int k = 0; k < 2; ++k)
+        for (int k = 0; k < kXTiles; ++k)
           hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
                           place.first_head * Tile::kP + 64 * k, chunk * kChunk,
                           place.batch);
@@ -383,6 +529,10 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
         for (int k = 0; k < 2; ++k)
           hopper::PrefetchBox(hp.x, place.first_head * Tile::kP + 64 * k,
                               later * kChunk, place.batch);
+        if constexpr (Tile::kGated)
+          for (int k = 0; k < 2; ++k)
+            hopper::PrefetchBox(hp.z, place.first_head * Tile::kP + 64 * k,
+                                later * kChunk, place.batch);
         if (place.first_head % (p.heads / p.groups) == 0)
           for (int k = 0; k < Tile::kInputTiles; ++k) {
             hopper::PrefetchBox(hp.B, 64 * k, place.group, later * kChunk,
@@ -396,8 +546,10 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
       decays.FillOthers(out);
       __syncwarp();
       if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.full[stage]);
+      if constexpr (Tile::kConvolved) convolve_before(turn + 1);
       return chunk + 2 < end;
     });
+    if constexpr (Tile::kConvolved) convolve_before(end - first);
   } else if (place.warp >= 8) {
     hopper::GiveRegisters<88>();
     MakeScores(p, place, end - first, shared);
