@@ -96,7 +96,7 @@ bool IsPacked(const NormTensors& t) {
 // RowKernel, or no launch where the rows do not suit it.
 template <class T, NormForm kForm>
 absl::StatusOr<Launch> PlanRows(NormTensorsOf<kForm.scaled> t,
-                                 int multiprocessors) {
+                                int multiprocessors) {
   constexpr int kLanes = kRowLanes<T, kForm>;
   if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
   const int64_t rows = t.rows * t.groups;
