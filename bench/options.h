@@ -17,7 +17,7 @@ namespace seqmark {
 
 enum class Preset : uint8_t { kSmoke, kDefault, kFull };
 enum class CacheChoice : uint8_t { kAuto, kHot, kCold };  // auto: GPU cold
-enum class Colour : uint8_t { kAuto, kAlways, kNever };  // auto: on a terminal
+enum class Colour : uint8_t { kAuto, kAlways, kNever };   // auto: on a terminal
 
 // Of all sequences of a row together. Far more than fits anywhere, and few
 // enough that no count of bytes overflows.

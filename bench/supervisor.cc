@@ -103,9 +103,8 @@ class Supervisor {
                  total_ - left_.size() - skipped_.size() - failed_.size(),
                  skipped_.size(), failed_.size());
     if (print_error_ != 0 && (!format.empty() || NothingIsKept()))
-      return Fail(absl::UnavailableError(
-          absl::StrCat("cannot write to standard output: ",
-                       std::strerror(print_error_))));
+      return Fail(absl::UnavailableError(absl::StrCat(
+          "cannot write to standard output: ", std::strerror(print_error_))));
     if (interrupted) {
       std::fprintf(stderr, "interrupted: %zu rows were not run\n",
                    left_.size());
@@ -302,8 +301,7 @@ class Supervisor {
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
             .count();
-    std::string text =
-        absl::StrFormat("[%s, %.0f s] %s", where, seconds, name);
+    std::string text = absl::StrFormat("[%s, %.0f s] %s", where, seconds, name);
     if (progress_in_place_) {
       // A line that wraps could not be taken back.
       winsize size{};

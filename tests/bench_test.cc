@@ -318,8 +318,8 @@ TEST_F(BenchTest, ResultsThatCannotBePrintedAreSaid) {
   const std::string program =
       absl::StrCat(SEQMARK_FAULT_BENCH, " --max_time=0.05 ",
                    "--benchmark_filter=fine --benchmark_format=json ");
-  const Outcome outcome = Run(
-      absl::StrCat("sh -c '", program, " >/dev/full; echo status $?'"), "");
+  const Outcome outcome =
+      Run(absl::StrCat("sh -c '", program, " >/dev/full; echo status $?'"), "");
   EXPECT_THAT(outcome.out, HasSubstr("status 1"));
   EXPECT_THAT(outcome.err, HasSubstr("No space left on device"));
 }
