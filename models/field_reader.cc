@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "models/field_reader.h"
 
+#include <cmath>
+
 #include "absl/strings/match.h"
 
 namespace seqmark {
@@ -16,8 +18,15 @@ std::string Shown(const Json& value) {
   return text;
 }
 
+// A whole number as one: 1048576 rather than 1.04858e+06.
+std::string Shown(double limit) {
+  return std::fabs(limit) < 0x1p53 && limit == std::floor(limit)
+             ? absl::StrCat(static_cast<int64_t>(limit))
+             : absl::StrCat(limit);
+}
+
 std::string Shown(Range range) {
-  return absl::StrCat("from ", range.min, " to ", range.max);
+  return absl::StrCat("from ", Shown(range.min), " to ", Shown(range.max));
 }
 
 bool InRange(double value, Range range) {

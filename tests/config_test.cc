@@ -154,6 +154,7 @@ TEST(ModelConfig, BadFieldsAreClearErrors) {
       {"qwen2.5-0.5b", "model_type", 7},
       {"qwen2.5-0.5b", "model_type", nullptr},
       {"qwen2.5-0.5b", "hidden_size", nullptr, "hidden_size is missing"},
+      {"qwen2.5-0.5b", "hidden_size", -1, "from 1 to 1048576"},
       {"qwen2.5-0.5b", "hidden_size", -896, "hidden_size is -896"},
       {"qwen2.5-0.5b", "hidden_size", 0},
       {"qwen2.5-0.5b", "hidden_size", huge},

@@ -270,11 +270,12 @@ TEST_F(CeilingsFile, IsMeasuredAnewWhenItCannotBeUsed) {
   EXPECT_EQ(ToJson(*kept), ToJson(*c));
   EXPECT_EQ((*device)->memory().live, 0u);
   EXPECT_EQ((*device)->memory().peak, 0u);
-  // Within an order of magnitude or two of any machine there is.
+  // Within an order of magnitude or two of any machine there is, a sanitizer's
+  // included.
   const double threads = (*device)->threads();
   EXPECT_GT(c->vector_flops_per_second, 1e8 * threads);
   EXPECT_LT(c->vector_flops_per_second, 1e12 * threads);
-  EXPECT_GT(c->special_per_second, 1e7 * threads);
+  EXPECT_GT(c->special_per_second, 1e6 * threads);
   EXPECT_LT(c->special_per_second, c->vector_flops_per_second);
   EXPECT_GT(c->dram_bytes_per_second, 1e8);
   EXPECT_GE(c->cache_bytes_per_second, c->dram_bytes_per_second);

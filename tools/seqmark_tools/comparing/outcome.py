@@ -93,8 +93,9 @@ def _summary(comparison: Comparison, groups: Sequence[Group]) -> Table:
     return Table(columns, 1, lines)
 
 
-def _part(fraction: float) -> str:
-    return f"{fraction:.0%}".replace("%", " %") if fraction else DASH
+def _throttled(line: Line) -> str:
+    parts = [f"{part:.0%}".replace("%", " %") if part else DASH for part in line.throttled]
+    return " → ".join(parts) if any(line.throttled) else DASH
 
 
 def _rows(comparison: Comparison, shown: list[Line]) -> Table:
@@ -113,7 +114,7 @@ def _rows(comparison: Comparison, shown: list[Line]) -> Table:
             percent(line.effect),
             _interval(line.low, line.high),
             f"{line.q:.2g}",
-            *([" → ".join(map(_part, line.throttled))] if throttled else []),
+            *([_throttled(line)] if throttled else []),
         ]
         for line in shown
     ]
