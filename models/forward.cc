@@ -12,8 +12,8 @@ namespace {
 template <class Op>
 absl::Status AddNorm(ForwardPass& pass, const Tensor& weight,
                      const Tensor& bias, const Tensor& delta,
-                     const Tensor& residual, const Tensor& residual_out,
-                     const Tensor& y) {
+                     const RowScale& scale, const Tensor& residual,
+                     const Tensor& residual_out, const Tensor& y) {
   auto problem = pass.Make<typename Op::Problem>();
   problem.batch = delta.dims[0];
   problem.seqlen = delta.dims[1];
@@ -28,6 +28,13 @@ absl::Status AddNorm(ForwardPass& pass, const Tensor& weight,
   args.y = y;
   args.residual_out = residual_out;
   if constexpr (requires { args.bias; }) args.bias = bias;
+  if constexpr (requires { args.squares; })
+    if (scale.squares) {
+      problem.scale_parts = scale.squares.dims[2];
+      problem.scale_width = scale.width;
+      problem.scale_epsilon = static_cast<float>(scale.epsilon);
+      args.squares = scale.squares;
+    }
   return pass.composer().Add<Op>(OpClass::kNorm, problem, args);
 }
 
@@ -49,25 +56,24 @@ absl::Status ForwardPass::Linear(OpClass op_class, const Tensor& weight,
 }
 
 absl::Status ForwardPass::Norm(const std::string& name, const Tensor& delta,
-                               const Tensor& residual,
+                               const RowScale& scale, const Tensor& residual,
                                const Tensor& residual_out, const Tensor& y) {
   const Tensor weight = memory_.weights.Find(name + ".weight");
   return config_.norm == NormKind::kRms
-             ? AddNorm<RmsNorm>(*this, weight, {}, delta, residual,
+             ? AddNorm<RmsNorm>(*this, weight, {}, delta, scale, residual,
                                 residual_out, y)
              : AddNorm<LayerNorm>(*this, weight,
                                   memory_.weights.Find(name + ".bias"), delta,
-                                  residual, residual_out, y);
+                                  scale, residual, residual_out, y);
 }
 
-absl::StatusOr<LayerInput> ForwardPass::LateNorm(const std::string& name,
-                                                 const Tensor& delta,
-                                                 const Tensor& residual,
-                                                 const Tensor& residual_out,
-                                                 const Tensor& u) {
+absl::StatusOr<LayerInput> ForwardPass::LateNorm(
+    const std::string& name, const Tensor& delta, const RowScale& scale,
+    const Tensor& residual, const Tensor& residual_out, const Tensor& u) {
   LayerInput input = {.u = u};
   if (!shape_.step || config_.norm != NormKind::kRms) {
-    if (absl::Status s = Norm(name, delta, residual, residual_out, u); !s.ok())
+    if (absl::Status s = Norm(name, delta, scale, residual, residual_out, u);
+        !s.ok())
       return s;
     return input;
   }
@@ -235,6 +241,8 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
   const Tensor delta = config_.pattern.find('S') == std::string::npos
                            ? embedding
                            : Temporary(config_.hidden);
+  const RowScale place = PlaceRowScale(*this);
+  RowScale left;  // of `last`
   absl::Status status = Embed(tokens, embedding);
 
   // Nothing has been added up before the first norm: one row of zeros.
@@ -245,8 +253,10 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
   for (const SubLayer& layer : SubLayers(config_)) {
     if (!status.ok()) return status;
     const size_t mark = layout.mark();
-    auto input = LateNorm(Prefix(layer) + "norm", last, before, residual, u);
+    auto input =
+        LateNorm(Prefix(layer) + "norm", last, left, before, residual, u);
     if (!input.ok()) return input.status();
+    left = {};
     if (layer.kind != '*' && layer.kind != '-' && layer.kind != 'M')
       status.Update(Finish(*input));
     if (layer.kind == 'S' && status.ok()) {
@@ -256,7 +266,7 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
       const Tensor sum = layout.Place(residual.dtype, residual.dims);
       status.Update(SharedBlock(*this, layer, residual, embedding, block));
       if (!status.ok()) return status;
-      input = LateNorm(Prefix(layer) + "norm", block, residual, sum, u);
+      input = LateNorm(Prefix(layer) + "norm", block, {}, residual, sum, u);
       if (!input.ok()) return input.status();
     }
     if (!status.ok()) return status;
@@ -269,7 +279,8 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
         break;
       case 'M':
       case 'S':
-        status.Update(MambaLayer(*this, layer, *input, delta));
+        left = place;
+        status.Update(MambaLayer(*this, layer, *input, delta, &left));
         break;
       case 'H': {
         const Tensor mamba = Temporary(config_.hidden);
@@ -293,7 +304,8 @@ absl::Status ForwardPass::List(const Tensor& tokens, const Tensor& logits) {
   if (logits && status.ok()) {
     const int64_t count = logits.dims[1], first = shape_.length - count;
     const Tensor of_last = Tokens(u, first, count);
-    auto input = LateNorm("norm", Tokens(last, first, count),
+    if (left.squares) left.squares = Tokens(left.squares, first, count);
+    auto input = LateNorm("norm", Tokens(last, first, count), left,
                           Tokens(before, first, count),
                           Tokens(residual, first, count), of_last);
     if (!input.ok()) return input.status();

@@ -55,6 +55,14 @@ struct LayerInput {
   double epsilon = 0;
 };
 
+// A norm that a sub-layer left to the next one: each row of what it made times
+// 1 / sqrt(sum(squares) / width + epsilon).
+struct RowScale {
+  Tensor squares;  // (batch, length, parts) f32
+  int64_t width = 0;
+  double epsilon = 0;
+};
+
 class ForwardPass {
  public:
   ForwardPass(const ModelConfig& config, const PassShape& shape,
@@ -97,16 +105,14 @@ class ForwardPass {
                   memory_.weights.Find(name + ".bias"), x, y, addend);
   }
   // y = norm(delta + residual) with the norm of that name; residual_out takes
-  // the sum.
+  // the sum. delta is scaled first, if a scale has squares.
   absl::Status Norm(const std::string& name, const Tensor& delta,
-                    const Tensor& residual, const Tensor& residual_out,
-                    const Tensor& y);
+                    const RowScale& scale, const Tensor& residual,
+                    const Tensor& residual_out, const Tensor& y);
   // The same, where the sub-layer of a step may take it up.
-  absl::StatusOr<LayerInput> LateNorm(const std::string& name,
-                                      const Tensor& delta,
-                                      const Tensor& residual,
-                                      const Tensor& residual_out,
-                                      const Tensor& u);
+  absl::StatusOr<LayerInput> LateNorm(
+      const std::string& name, const Tensor& delta, const RowScale& scale,
+      const Tensor& residual, const Tensor& residual_out, const Tensor& u);
   // Does the norm now, if that has not been done.
   absl::Status Finish(LayerInput& input);
   // y = u W^T, with the weight of that name.
@@ -157,8 +163,13 @@ absl::Status AttentionLayer(ForwardPass& pass, const SubLayer& layer,
                             const Tensor& addend = {});
 absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer,
                       const LayerInput& input, const Tensor& delta);
+// If `left` has squares, the layer leaves its last norm to who reads delta: it
+// writes them, and what they are of. One that has no such norm clears `left`.
 absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
-                        const LayerInput& input, const Tensor& delta);
+                        const LayerInput& input, const Tensor& delta,
+                        RowScale* left = nullptr);
+// Where such squares go: none in a pass that leaves no norm.
+RowScale PlaceRowScale(ForwardPass& pass);
 // Hymba's attention and Mamba-1 on one norm.
 absl::Status HymbaLayer(ForwardPass& pass, const SubLayer& layer,
                         const Tensor& u, const Tensor& delta);

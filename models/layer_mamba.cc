@@ -6,9 +6,9 @@
 #include <cmath>
 
 #include "models/forward.h"
+#include "ops/mamba2_inner/mamba2_inner.h"
 #include "ops/selective_scan/selective_scan.h"
 #include "ops/selective_scan_step/selective_scan_step.h"
-#include "ops/ssd_scan/ssd_scan.h"
 #include "ops/ssd_step/ssd_step.h"
 
 namespace seqmark {
@@ -98,94 +98,192 @@ absl::Status Mamba1(ForwardPass& pass, const SubLayer& layer,
   return status;
 }
 
+// The inside of a Mamba-2 layer: `projected` is the input projection's output,
+// d_inner of z, the convolution's channels, and a step for each head.
+struct Mamba2Inside {
+  const Mamba2Config& m;
+  std::string name;  // of weights
+  Tensor projected;  // (batch, length, d_inner + channels + heads)
+  Tensor y;          // (batch, length, d_inner)
+
+  Tensor z() const { return Slice(projected, 0, m.d_inner()); }
+  Tensor dt() const {
+    return Slice(projected, m.d_inner() + m.conv_channels(), m.heads);
+  }
+};
+
+template <class Problem>
+void SetAxes(const Mamba2Config& m, Problem& problem) {
+  problem.heads = m.heads;
+  problem.head_dim = m.head_dim;
+  problem.groups = m.groups;
+  problem.d_state = m.d_state;
+}
+
+// One token: the projection's launch may have the convolution too, and the
+// scan's gates where `gates`, as it is one and its outputs are few.
+absl::Status Mamba2Step(ForwardPass& pass, const SubLayer& layer,
+                        const LayerInput& input, const Mamba2Inside& inside,
+                        bool gates) {
+  const Mamba2Config& m = inside.m;
+  const Weights& weights = pass.memory().weights;
+  const std::string& name = inside.name;
+  const int64_t inner = m.d_inner(), bc = m.groups * m.d_state;
+  Tensor xbc = pass.Temporary(m.conv_channels());
+  if (absl::Status s =
+          pass.LinearAndConvolution(name + "in_proj", name + "conv", layer,
+                                    input, inside.projected, inner, xbc);
+      !s.ok())
+    return s;
+  const auto heads = [](const Tensor& t, int64_t count, int64_t dim) {
+    return WithoutTokens(Heads(t, count, dim));
+  };
+  auto problem = pass.Make<SsdStep::Problem>();
+  SetAxes(m, problem);
+  problem.seqlen = pass.shape().past + 1;
+  problem.has_z = gates;
+  const auto [before, after] = ScanStates(pass, layer);
+  SsdStep::Args args;
+  args.x = heads(Slice(xbc, 0, inner), m.heads, m.head_dim);
+  args.dt = WithoutTokens(inside.dt());
+  args.A = weights.Find(name + "A");
+  args.B = heads(Slice(xbc, inner, bc), m.groups, m.d_state);
+  args.C = heads(Slice(xbc, inner + bc, bc), m.groups, m.d_state);
+  args.D = weights.Find(name + "D");
+  args.dt_bias = weights.Find(name + "dt_bias");
+  if (gates) args.z = heads(inside.z(), m.heads, m.head_dim);
+  args.y = heads(inside.y, m.heads, m.head_dim);
+  args.state = before;
+  args.state_out = after;
+  return pass.composer().Add<SsdStep>(OpClass::kSsmScan, problem, args);
+}
+
+// A prompt's tokens; `left` is where the norm's squares go if the norm is left
+// to the next one.
+absl::Status Mamba2Prompt(ForwardPass& pass, const SubLayer& layer,
+                          const LayerInput& input, const Mamba2Inside& inside,
+                          bool gates, const RowScale* left) {
+  const Mamba2Config& m = inside.m;
+  const Weights& weights = pass.memory().weights;
+  const std::string& name = inside.name;
+  if (absl::Status s = pass.Linear(name + "in_proj", input, inside.projected);
+      !s.ok())
+    return s;
+  const bool starts = pass.shape().past == 0;
+  auto problem = pass.Make<Mamba2Inner::Problem>();
+  SetAxes(m, problem);
+  problem.conv_width = m.d_conv;
+  problem.has_z = gates;
+  problem.norm = left != nullptr;
+  problem.has_initial_states = !starts;
+  problem.dt_min = static_cast<float>(m.dt_min);  // of prompts alone
+  Mamba2Inner::Args args;
+  args.xbc = Slice(inside.projected, m.d_inner(), m.conv_channels());
+  args.conv_weight = weights.Find(name + "conv.weight");
+  args.conv_bias = weights.Find(name + "conv.bias");
+  problem.conv_bias = static_cast<bool>(args.conv_bias);
+  args.dt = inside.dt();
+  args.A = weights.Find(name + "A");
+  args.D = weights.Find(name + "D");
+  args.dt_bias = weights.Find(name + "dt_bias");
+  if (gates) args.z = inside.z();
+  args.y = inside.y;
+  if (left != nullptr) {
+    args.norm_weight = weights.Find(name + "norm.weight");
+    args.squares = left->squares;
+  }
+  RotatingStates& inputs = pass.memory().state.conv;
+  const Tensor last_inputs = inputs.now(layer.ssm);
+  args.conv_state_out = starts ? last_inputs : inputs.Next(layer.ssm);
+  const auto [before, after] = ScanStates(pass, layer);
+  args.state_out = after;
+  if (!starts) {
+    args.conv_state = last_inputs;
+    args.state = before;
+  }
+  return pass.composer().Add<Mamba2Inner>(OpClass::kSsmScan, problem, args);
+}
+
+// Whether the norm after the gate is one factor of a token, up to its weights,
+// and can be left to who reads the output projection's rows. What is not yet
+// scaled may be too large for f16.
+bool CanLeaveNorm(const ForwardPass& pass) {
+  const Mamba2Config& m = pass.config().mamba2;
+  return pass.config().norm == NormKind::kRms && !pass.shape().step &&
+         pass.shape().dtype != DType::kF16 && m.gated_norm &&
+         !m.norm_before_gate && m.norm_groups == 1 && !m.proj_bias;
+}
+
 absl::Status Mamba2(ForwardPass& pass, const SubLayer& layer,
-                    const LayerInput& input, const Tensor& delta) {
+                    const LayerInput& input, const Tensor& delta,
+                    RowScale* left) {
   const Mamba2Config& m = pass.config().mamba2;
   if (std::isfinite(m.dt_max))
     return absl::UnimplementedError("a limit on dt from above");
-  const PassShape& shape = pass.shape();
-  const Weights& weights = pass.memory().weights;
-  const std::string name = ForwardPass::Prefix(layer) + "mamba.";
-  const int64_t inner = m.d_inner(), channels = m.conv_channels();
-  const int64_t bc = m.groups * m.d_state;
-  const Tensor projected = pass.Temporary(inner + channels + m.heads);
-  Tensor xbc = pass.Temporary(channels);
-  const Tensor y = pass.Temporary(inner);
-  const Tensor z = Slice(projected, 0, inner);
-  // In a step the scan's kernel gates: it is one, and its outputs are few.
-  const bool gates = !m.gated_norm || (shape.step && !m.norm_before_gate);
-  absl::Status status = pass.LinearAndConvolution(
-      name + "in_proj", name + "conv", layer, input, projected, inner, xbc);
+  const int64_t inner = m.d_inner();
+  const Mamba2Inside inside = {
+      .m = m,
+      .name = ForwardPass::Prefix(layer) + "mamba.",
+      .projected = pass.Temporary(inner + m.conv_channels() + m.heads),
+      .y = pass.Temporary(inner)};
+  const bool step = pass.shape().step;
+  const bool leaves = left != nullptr && left->squares;
+  // Between the gate and a norm of its own y would have to fit f16.
+  const bool gates =
+      !m.gated_norm ||
+      (!m.norm_before_gate && (step || pass.shape().dtype != DType::kF16));
+  absl::Status status = step ? Mamba2Step(pass, layer, input, inside, gates)
+                             : Mamba2Prompt(pass, layer, input, inside, gates,
+                                            leaves ? left : nullptr);
   if (!status.ok()) return status;
-
-  const auto [before, after] = ScanStates(pass, layer);
-  const auto fill = [&](auto& problem, auto& args, const auto& shaped) {
-    problem.heads = m.heads;
-    problem.head_dim = m.head_dim;
-    problem.groups = m.groups;
-    problem.d_state = m.d_state;
-    problem.has_z = gates;
-    args.x = shaped(Heads(Slice(xbc, 0, inner), m.heads, m.head_dim));
-    args.dt = shaped(Slice(projected, inner + channels, m.heads));
-    args.A = weights.Find(name + "A");
-    args.B = shaped(Heads(Slice(xbc, inner, bc), m.groups, m.d_state));
-    args.C = shaped(Heads(Slice(xbc, inner + bc, bc), m.groups, m.d_state));
-    args.D = weights.Find(name + "D");
-    args.dt_bias = weights.Find(name + "dt_bias");
-    if (gates) args.z = shaped(Heads(z, m.heads, m.head_dim));
-    args.y = shaped(Heads(y, m.heads, m.head_dim));
-  };
-  if (shape.step) {
-    auto problem = pass.Make<SsdStep::Problem>();
-    SsdStep::Args args;
-    fill(problem, args, WithoutTokens);
-    problem.seqlen = shape.past + 1;
-    args.state = before;
-    args.state_out = after;
-    status.Update(
-        pass.composer().Add<SsdStep>(OpClass::kSsmScan, problem, args));
-  } else {
-    auto problem = pass.Make<SsdScan::Problem>();
-    SsdScan::Args args;
-    fill(problem, args, [](const Tensor& t) { return t; });
-    problem.has_initial_state = shape.past > 0;
-    problem.dt_min = static_cast<float>(m.dt_min);  // of prompts alone
-    if (problem.has_initial_state) args.initial_state = before;
-    args.final_state = after;
-    status.Update(
-        pass.composer().Add<SsdScan>(OpClass::kSsmScan, problem, args));
+  if (leaves) {
+    left->width = inner;
+    left->epsilon = m.norm_epsilon;
   }
-  if (m.gated_norm && gates && status.ok())
-    return pass.Linear(name + "out_proj",
+  const std::string out_proj = inside.name + "out_proj";
+  const Tensor& y = inside.y;
+  if (!m.gated_norm || leaves) return pass.Linear(out_proj, y, delta);
+  const Tensor weight = pass.memory().weights.Find(inside.name + "norm.weight");
+  if (gates)
+    return pass.Linear(out_proj,
                        {.u = y,
-                        .weight = weights.Find(name + "norm.weight"),
+                        .weight = weight,
                         .x = y,
                         .groups = m.norm_groups,
                         .epsilon = m.norm_epsilon},
                        delta);
-  if (m.gated_norm && status.ok()) {
-    auto problem = pass.Make<RmsNorm::Problem>();
-    problem.width = inner;
-    problem.groups = m.norm_groups;
-    problem.gate = m.norm_before_gate ? NormGate::kAfter : NormGate::kBefore;
-    problem.epsilon = static_cast<float>(m.norm_epsilon);
-    status.Update(pass.composer().Add<RmsNorm>(
-        OpClass::kNorm, problem,
-        {.x = y,
-         .gate = z,
-         .weight = weights.Find(name + "norm.weight"),
-         .y = y}));
-  }
-  if (status.ok()) status.Update(pass.Linear(name + "out_proj", y, delta));
+  auto problem = pass.Make<RmsNorm::Problem>();
+  problem.width = inner;
+  problem.groups = m.norm_groups;
+  problem.gate = m.norm_before_gate ? NormGate::kAfter : NormGate::kBefore;
+  problem.epsilon = static_cast<float>(m.norm_epsilon);
+  status = pass.composer().Add<RmsNorm>(
+      OpClass::kNorm, problem,
+      {.x = y, .gate = inside.z(), .weight = weight, .y = y});
+  if (status.ok()) status.Update(pass.Linear(out_proj, y, delta));
   return status;
 }
 
 }  // namespace
 
+RowScale PlaceRowScale(ForwardPass& pass) {
+  RowScale place;
+  if (pass.config().ssm.version != 2 || !CanLeaveNorm(pass)) return place;
+  Mamba2Inner::Problem problem;
+  SetAxes(pass.config().mamba2, problem);
+  const PassShape& shape = pass.shape();
+  place.squares = pass.memory().activations.Place(
+      DType::kF32, {shape.batch, shape.length, problem.parts()});
+  return place;
+}
+
 absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
-                        const LayerInput& input, const Tensor& delta) {
-  return pass.config().ssm.version == 1 ? Mamba1(pass, layer, input, delta)
-                                        : Mamba2(pass, layer, input, delta);
+                        const LayerInput& input, const Tensor& delta,
+                        RowScale* left) {
+  if (pass.config().ssm.version == 2)
+    return Mamba2(pass, layer, input, delta, left);
+  if (left != nullptr) *left = {};
+  return Mamba1(pass, layer, input, delta);
 }
 
 }  // namespace seqmark

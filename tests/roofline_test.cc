@@ -13,6 +13,7 @@
 #include <limits>
 #include <thread>
 
+#include "absl/base/config.h"
 #include "absl/strings/str_cat.h"
 
 namespace seqmark {
@@ -270,12 +271,16 @@ TEST_F(CeilingsFile, IsMeasuredAnewWhenItCannotBeUsed) {
   EXPECT_EQ(ToJson(*kept), ToJson(*c));
   EXPECT_EQ((*device)->memory().live, 0u);
   EXPECT_EQ((*device)->memory().peak, 0u);
-  // Within an order of magnitude or two of any machine there is, a sanitizer's
-  // included.
+  // Within an order of magnitude or two of any machine there is.
+#ifdef ABSL_HAVE_THREAD_SANITIZER  // every access is looked at
+  constexpr double kSlowestSpecial = 1e6;
+#else
+  constexpr double kSlowestSpecial = 1e7;
+#endif
   const double threads = (*device)->threads();
   EXPECT_GT(c->vector_flops_per_second, 1e8 * threads);
   EXPECT_LT(c->vector_flops_per_second, 1e12 * threads);
-  EXPECT_GT(c->special_per_second, 1e6 * threads);
+  EXPECT_GT(c->special_per_second, kSlowestSpecial * threads);
   EXPECT_LT(c->special_per_second, c->vector_flops_per_second);
   EXPECT_GT(c->dram_bytes_per_second, 1e8);
   EXPECT_GE(c->cache_bytes_per_second, c->dram_bytes_per_second);

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Activations on a GPU, at the speed of memory: 16-byte accesses, and all that
-// a thread reads (four packs of x, or of gate and up: 64 or 128 bytes) is asked
-// for before any of it is used. A call that is too small for that gives each
-// thread one pack, in small blocks, so that one row is spread over the chip.
-// Where rows are contiguous and there is no gate, they are one long row; widths
-// and strides that are not whole packs otherwise take an element at a time.
+// Activations on a GPU, at the speed of memory: 16-byte accesses by plain
+// loads, and all that a thread reads (two packs of x, or of gate and up: 32 or
+// 64 bytes) is asked for before any of it is used. Blocks are small and end: a
+// multiprocessor has 48 KB and more in flight, all close together in memory. A
+// call that is too small for that gives each thread one pack, so that one row
+// is spread over the chip. Where rows are contiguous and there is no gate, they
+// are one long row; widths and strides that are not whole packs otherwise take
+// an element at a time. README.md has the figures.
 #include "fixtures/cuda.h"
 #include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
@@ -15,15 +17,16 @@
 namespace seqmark {
 namespace {
 
-constexpr int kMostThreads = 256;  // of a block
-constexpr int kMostPacks = 4;      // of a thread
+// Of a thread; single elements, of tensors that are not whole packs, are more.
+template <int kPack>
+inline constexpr int kMostPacks = kPack > 1 ? 2 : 4;
 
 struct ActivationArgs {
   const void* x;
   void* y;               // contiguous
-  unsigned row_packs;    // of y
   unsigned packs;        // of y in all
-  unsigned seqlen;       // rows of a sequence
+  Divisor row_packs;     // of y
+  Divisor seqlen;        // rows of a sequence
   int64_t row_stride;    // of x, in packs
   int64_t batch_stride;  // of x, in packs, over that of its seqlen rows
   ActivationFunction function;
@@ -52,22 +55,19 @@ __device__ __forceinline__ float GeluTanhFast(float x) {
   return __fdividef(x, 1.0f + Exp2Fast(x * slope));
 }
 
-template <int kPack>
-__device__ __forceinline__ void Activate(ActivationFunction function,
-                                         float (&v)[kPack]) {
-  const auto each = [&](auto&& f) {
-#pragma unroll
-    for (int j = 0; j < kPack; ++j) v[j] = f(v[j]);
-  };
+// body(function on an element)
+template <class Body>
+__device__ __forceinline__ void DispatchFunction(ActivationFunction function,
+                                                 Body&& body) {
   switch (function) {
     case ActivationFunction::kSilu:
-      return each([](float x) { return SiluFast(x); });
+      return body([](float x) { return SiluFast(x); });
     case ActivationFunction::kGelu:
-      return each([](float x) { return GeluFast(x); });
+      return body([](float x) { return GeluFast(x); });
     case ActivationFunction::kGeluTanh:
-      return each([](float x) { return GeluTanhFast(x); });
+      return body([](float x) { return GeluTanhFast(x); });
     case ActivationFunction::kRelu2:
-      return each([](float x) {
+      return body([](float x) {
         x = fmaxf(x, 0.0f);
         return x * x;
       });
@@ -76,7 +76,7 @@ __device__ __forceinline__ void Activate(ActivationFunction function,
 
 // Threads take packs of y in turn, so that a warp's accesses are contiguous.
 template <class T, int kPack, int kPacks, bool kGated>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kFewPacksThreads)
     ActivationKernel(const ActivationArgs a) {
   LetNextStart();
   WaitForPrevious();
@@ -87,28 +87,31 @@ __global__ void __launch_bounds__(kMostThreads)
   for (int i = 0; i < kPacks; ++i) {
     const unsigned pack = first + i * blockDim.x;
     if (pack >= a.packs) continue;
-    const unsigned row = pack / a.row_packs;
-    int64_t at = row * a.row_stride + (pack - row * a.row_packs);
-    if (a.batch_stride != 0) at += row / a.seqlen * a.batch_stride;
-    const W* const from = static_cast<const W*>(a.x) + at;
-    gate[i] = LoadOnce(from);
-    if constexpr (kGated) up[i] = LoadOnce(from + a.row_packs);
+    const unsigned row = a.row_packs.Quotient(pack);
+    const unsigned row_packs = a.row_packs.divisor();
+    const W* const from = static_cast<const W*>(a.x) + row * a.row_stride +
+                          a.seqlen.Quotient(row) * a.batch_stride +
+                          (pack - row * row_packs);
+    gate[i] = *from;
+    if constexpr (kGated) up[i] = from[row_packs];
   }
+  DispatchFunction(a.function, [&](auto&& act) {
 #pragma unroll
-  for (int i = 0; i < kPacks; ++i) {
-    const unsigned pack = first + i * blockDim.x;
-    if (pack >= a.packs) continue;
-    float v[kPack];
-    Unpack<T, kPack>(gate[i], v);
-    Activate<kPack>(a.function, v);
-    if constexpr (kGated) {
-      float u[kPack];
-      Unpack<T, kPack>(up[i], u);
+    for (int i = 0; i < kPacks; ++i) {
+      const unsigned pack = first + i * blockDim.x;
+      if (pack >= a.packs) continue;
+      float v[kPack];
+      [[maybe_unused]] float u[kPack];
+      Unpack<T, kPack>(gate[i], v);
+      if constexpr (kGated) Unpack<T, kPack>(up[i], u);
 #pragma unroll
-      for (int j = 0; j < kPack; ++j) v[j] *= u[j];
+      for (int j = 0; j < kPack; ++j) {
+        v[j] = act(v[j]);
+        if constexpr (kGated) v[j] *= u[j];
+      }
+      static_cast<W*>(a.y)[pack] = RoundPack<T, kPack>(v);
     }
-    static_cast<W*>(a.y)[pack] = RoundPack<T, kPack>(v);
-  }
+  });
 }
 
 // x as rows of `width` columns of y.
@@ -129,20 +132,20 @@ template <class T, int kPack, bool kGated>
 absl::StatusOr<Launch> PlanPack(const Activation::Problem& p,
                                 const Activation::Args& a, const Rows& rows) {
   const int64_t packs = p.rows() * p.width / kPack;
-  const auto grid = ChoosePackGrid(packs, kMostThreads, kMostPacks);
+  const auto grid = ChoosePackGrid(packs, kMostPacks<kPack>);
   if (!grid.ok()) return grid.status();
   const ActivationArgs args = {
       .x = a.x.data,
       .y = a.y.data,
-      .row_packs = static_cast<unsigned>(rows.width / kPack),
       .packs = static_cast<unsigned>(packs),
-      .seqlen = static_cast<unsigned>(p.seqlen),
+      .row_packs = Divisor(static_cast<uint32_t>(rows.width / kPack)),
+      .seqlen = Divisor(static_cast<uint32_t>(p.seqlen)),
       .row_stride = rows.row_stride / kPack,
       .batch_stride = rows.batch_stride / kPack,
       .function = p.function};
-  auto* const kernel = grid->few
-                           ? ActivationKernel<T, kPack, 1, kGated>
-                           : ActivationKernel<T, kPack, kMostPacks, kGated>;
+  auto* const kernel =
+      grid->few ? ActivationKernel<T, kPack, 1, kGated>
+                : ActivationKernel<T, kPack, kMostPacks<kPack>, kGated>;
   return [args, kernel, grid = *grid](Stream stream) {
     return LaunchDependent(kernel, grid.blocks, grid.threads, 0,
                            AsCudaStream(stream), "ActivationKernel", args);

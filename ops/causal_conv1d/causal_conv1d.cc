@@ -79,8 +79,12 @@ std::vector<CausalConv1d::Problem> CausalConv1d::TestProblems() {
   // Sequences shorter than the state, channels of every pack width (8, 2 and 1
   // of 16 bits), blocks and runs that end early: every option of each
   // at width 4, and each both ways at the others.
-  for (const auto& [batch, seqlen, channels] :
-       {std::tuple{1, 1, 1}, {2, 2, 8}, {1, 3, 18}, {3, 17, 129}, {2, 61, 264}})
+  for (const auto& [batch, seqlen, channels] : {std::tuple{1, 1, 1},
+                                                {2, 2, 8},
+                                                {1, 3, 18},
+                                                {3, 17, 129},
+                                                {1, 33, 1032},
+                                                {2, 61, 264}})
     for (int64_t width = kMinWidth; width <= kMaxWidth; ++width)
       for (unsigned options = 0; options < 16; ++options)
         if (width == kMaxWidth || options % 5 == 0)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Token embedding on a GPU: a copy whose rows are looked up, at the speed of
-// memory. A thread takes four 16-byte packs, and asks for their four tokens at
-// once, then for their four packs. A call that is too small for that gives each
-// thread one pack, in small blocks, so that a few rows are spread over the
-// chip; widths that are not whole packs take an element at a time.
+// memory. A thread takes two 16-byte packs, and asks for their tokens at once,
+// then for the packs, by plain loads. Blocks are small and end, so that a
+// multiprocessor has 64 KB in flight, of which some wait for their tokens. A
+// call that is too small for that gives each thread one pack, so that a few
+// rows are spread over the chip; widths that are not whole packs take an
+// element at a time. README.md has the figures.
 #include "fixtures/cuda.h"
 #include "fixtures/dependent_launch_cuda.h"
 #include "fixtures/op_fixture.h"
@@ -14,23 +16,24 @@
 namespace seqmark {
 namespace {
 
-constexpr int kMostThreads = 256;  // of a block
-constexpr int kMostPacks = 4;      // of a thread
+// Of a thread; single elements, of tensors that are not whole packs, are more.
+template <int kPack>
+inline constexpr int kMostPacks = kPack > 1 ? 2 : 4;
 
 struct EmbeddingArgs {
   const int32_t* tokens;
   const void* table;
   const void* positions;  // of the first token; null without
   void* y;
-  unsigned row_packs;
   unsigned packs;  // of y in all
-  unsigned seqlen;
+  Divisor row_packs;
+  Divisor seqlen;
   float scale;
 };
 
 // Threads take packs of y in turn, so that a warp's accesses are contiguous.
 template <class T, int kPack, int kPacks>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kFewPacksThreads)
     EmbeddingKernel(const EmbeddingArgs a) {
   LetNextStart();
   WaitForPrevious();
@@ -42,19 +45,23 @@ __global__ void __launch_bounds__(kMostThreads)
 #pragma unroll
   for (int i = 0; i < kPacks; ++i) {
     if (pack_of(i) >= a.packs) continue;
-    row[i] = pack_of(i) / a.row_packs;
+    row[i] = a.row_packs.Quotient(pack_of(i));
     token[i] = a.tokens[row[i]];
   }
   W looked_up[kPacks] = {}, learned[kPacks] = {};
 #pragma unroll
   for (int i = 0; i < kPacks; ++i) {
     if (pack_of(i) >= a.packs) continue;
-    const unsigned column = pack_of(i) - row[i] * a.row_packs;
-    looked_up[i] = LoadOnce(static_cast<const W*>(a.table) +
-                            token[i] * a.row_packs + column);
-    if (a.positions != nullptr)
-      learned[i] = static_cast<const W*>(
-          a.positions)[int64_t{row[i] % a.seqlen} * a.row_packs + column];
+    const unsigned row_packs = a.row_packs.divisor();
+    const unsigned column = pack_of(i) - row[i] * row_packs;
+    looked_up[i] =
+        static_cast<const W*>(a.table)[token[i] * row_packs + column];
+    if (a.positions != nullptr) {
+      const int64_t position =
+          row[i] - a.seqlen.Quotient(row[i]) * a.seqlen.divisor();
+      learned[i] =
+          static_cast<const W*>(a.positions)[position * row_packs + column];
+    }
   }
 #pragma unroll
   for (int i = 0; i < kPacks; ++i) {
@@ -72,7 +79,7 @@ template <class T, int kPack>
 absl::StatusOr<Launch> PlanPack(const Embedding::Problem& p,
                                 const Embedding::Args& a) {
   const int64_t packs = p.rows() * p.width / kPack;
-  const auto grid = ChoosePackGrid(packs, kMostThreads, kMostPacks);
+  const auto grid = ChoosePackGrid(packs, kMostPacks<kPack>);
   if (!grid.ok()) return grid.status();
   const EmbeddingArgs args = {
       .tokens = a.tokens.as<int32_t>(),
@@ -80,12 +87,12 @@ absl::StatusOr<Launch> PlanPack(const Embedding::Problem& p,
       .positions =
           a.positions ? a.positions.as<T>() + p.position * p.width : nullptr,
       .y = a.y.data,
-      .row_packs = static_cast<unsigned>(p.width / kPack),
       .packs = static_cast<unsigned>(packs),
-      .seqlen = static_cast<unsigned>(p.seqlen),
+      .row_packs = Divisor(static_cast<uint32_t>(p.width / kPack)),
+      .seqlen = Divisor(static_cast<uint32_t>(p.seqlen)),
       .scale = p.scale};
   auto* const kernel = grid->few ? EmbeddingKernel<T, kPack, 1>
-                                 : EmbeddingKernel<T, kPack, kMostPacks>;
+                                 : EmbeddingKernel<T, kPack, kMostPacks<kPack>>;
   return [args, kernel, grid = *grid](Stream stream) {
     return LaunchDependent(kernel, grid.blocks, grid.threads, 0,
                            AsCudaStream(stream), "EmbeddingKernel", args);

@@ -56,6 +56,7 @@ std::vector<LayerNorm::Problem> LayerNorm::TestProblems() {
                                              {1, 2, 12289},
                                              {1, 1, 65536},
                                              {2, 1031, 48},
+                                             {2, 6007, 8},
                                              {1, 64, 4096}}) {
     for (const auto& [residual, f32] :
          {std::pair{false, false}, {true, false}, {true, true}}) {

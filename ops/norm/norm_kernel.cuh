@@ -9,7 +9,9 @@
 // wide, between its sums and its output, as it came where that is less than in
 // f32. Each group of threads has one row: blocks start and end at any time, in
 // the order of memory, which keeps reads and writes mixed and what is under way
-// close together. README.md has what was tried.
+// close together. Where the rows are a few times what the device holds at once,
+// a block asks for the rows of its successor in the next wave to be in L2, or
+// memory would idle between the waves. README.md has what was tried.
 //
 // Groups of a row that are normalised apart are rows of their own, neighbouring
 // blocks.
@@ -35,6 +37,8 @@ struct NormForm {
   // There are gaps between rows, or groups. A form of its own: neighbouring
   // rows need no division.
   bool strided = false;
+  // Before all else, u *= 1 / sqrt(mean of the row's squares + epsilon).
+  bool scaled = false;
 };
 
 constexpr NormForm With(NormForm form, bool NormForm::*what, bool value) {
@@ -61,7 +65,17 @@ struct NormTensors {
   int groups = 1;
   float per_element = 1;  // 1 / width
   float epsilon = 0;
+  unsigned ahead = 0;  // blocks: whose rows to ask L2 for; 0 for none
 };
+struct ScaledNormTensors : NormTensors {
+  NormView squares;  // (batch, seqlen, parts) f32
+  int parts = 0;
+  float per_square = 1;  // 1 / (how many they were)
+  float scale_epsilon = 0;
+};
+template <bool kScaled>
+using NormTensorsOf =
+    std::conditional_t<kScaled, ScaledNormTensors, NormTensors>;
 
 // Where row `row` of a view begins, in elements; in a strided form, group
 // `group` of it.
@@ -83,6 +97,20 @@ __device__ __forceinline__ float WarpSum(float v) {
   for (int lane = 16; lane > 0; lane /= 2)
     v += __shfl_xor_sync(0xffffffffu, v, lane);
   return v;
+}
+
+// What a scaled form multiplies row `row` by. Each warp adds all parts up, so
+// that none waits for another.
+__device__ __forceinline__ float RowScale(const ScaledNormTensors& t,
+                                          int64_t row) {
+  const unsigned batch = static_cast<unsigned>(row) / t.seqlen;
+  const unsigned token = static_cast<unsigned>(row) - batch * t.seqlen;
+  const float* const squares = static_cast<const float*>(t.squares.data) +
+                               batch * t.squares.batch_stride +
+                               token * t.squares.token_stride;
+  float sum = 0;
+  for (int i = threadIdx.x % 32; i < t.parts; i += 32) sum += squares[i];
+  return rsqrtf(WarpSum(sum) * t.per_square + t.scale_epsilon);
 }
 
 // The sum of `v` over the blockDim.x threads of a row, in all of them. A
@@ -110,11 +138,32 @@ __device__ __forceinline__ float RowSum(float v,
 template <class T, NormForm kForm>
 inline constexpr int kRowLanes = kPackSize<ResidualOf<T, kForm>>;
 
+// Asks for the rows of the block t.ahead blocks on.
+template <class T, NormForm kForm>
+__device__ __forceinline__ void FetchRows(const NormTensors& t) {
+  const unsigned next = blockIdx.x + t.ahead;
+  const unsigned block = kForm.strided ? next / t.groups : next;
+  const int group = kForm.strided ? next % t.groups : 0;
+  const int64_t first = int64_t{block} * blockDim.y;
+  const int64_t last = min(first + blockDim.y, t.rows);  // exclusive
+#pragma unroll 1
+  for (int64_t row = first; row < last; ++row) {
+    const auto fetch = [&](const NormView& view) {
+      FetchL2(static_cast<const T*>(view.data) +
+                  RowStart<kForm.strided>(t, view, row, group),
+              t.width * sizeof(T));
+    };
+    fetch(t.x);
+    if constexpr (kForm.residual) fetch(t.residual);
+    if constexpr (kForm.gate_before || kForm.gate_after) fetch(t.gate);
+  }
+}
+
 // Threads (x: of a row, y: rows of a block; y > 1 only where x is one warp).
 // The width is a multiple of a pack and at most blockDim.x * kPacks packs.
 template <class T, NormForm kForm, int kPacks>
 __global__ void __launch_bounds__(kNormMaxThreads)
-    RowKernel(const NormTensors t) {
+    RowKernel(const NormTensorsOf<kForm.scaled> t) {
   using R = ResidualOf<T, kForm>;
   constexpr int kLanes = kRowLanes<T, kForm>;
   using Raw = Words<T, kLanes>;
@@ -168,7 +217,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       reinterpret_cast<float*>(slots)[threadIdx.x] = 0;
 
   // Between the passes u is kept as it came where that takes fewer registers.
-  constexpr bool kKeepFloats = kForm.residual || kForm.gate_before;
+  constexpr bool kKeepFloats =
+      kForm.scaled || kForm.residual || kForm.gate_before;
   float kept[kKeepFloats ? kPacks : 1][kLanes];
   const auto u_of = [&](int i, float(&u)[kLanes]) {
     if constexpr (kKeepFloats) {
@@ -179,6 +229,8 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       Unpack<T, kLanes>(x[i], u);
     }
   };
+  float row_scale = 1;
+  if constexpr (kForm.scaled) row_scale = RowScale(t, row);
   float sum = 0;
   R* const residual_out = static_cast<R*>(t.residual_out.data) +
                           (kForm.residual ? start(t.residual_out) : 0);
@@ -186,6 +238,10 @@ __global__ void __launch_bounds__(kNormMaxThreads)
   for (int i = 0; i < kPacks; ++i) {
     float u[kLanes];
     Unpack<T, kLanes>(x[i], u);
+    if constexpr (kForm.scaled) {
+#pragma unroll
+      for (int j = 0; j < kLanes; ++j) u[j] *= row_scale;
+    }
     if constexpr (kForm.residual) {
       float r[kLanes];
       Unpack<R, kLanes>(residual[i], r);
@@ -207,6 +263,9 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       if constexpr (kKeepFloats) kept[i][j] = u[j];
     }
   }
+  // This row has come: memory is free for another.
+  if constexpr (sizeof(Raw) == 16)
+    if (t.ahead != 0 && threadIdx.x + threadIdx.y == 0) FetchRows<T, kForm>(t);
   float mean = 0;
   if constexpr (kForm.centered) {
     mean = RowSum<kWarps>(sum, partial[0]) * t.per_element;
@@ -249,9 +308,9 @@ __global__ void __launch_bounds__(kNormMaxThreads)
 
 // A block takes a row at a time, kLanes elements an access. The last pass
 // writes the residual, which may lie where it was read: no pass reads it after.
-template <class T, class R, int kLanes>
+template <class T, class R, int kLanes, bool kScaled>
 __global__ void __launch_bounds__(1024)
-    WideKernel(const NormTensors t, const NormForm form) {
+    WideKernel(const NormTensorsOf<kScaled> t, const NormForm form) {
   using P = Pack<T, kLanes>;
   using PackR = Pack<R, kLanes>;
   constexpr int kWarps = 32;
@@ -279,11 +338,16 @@ __global__ void __launch_bounds__(1024)
     const P* const x = from(T(), t.x);
     const P* const gate = from(T(), t.gate);
     const PackR* const residual = from(R(), t.residual);
+    float row_scale = 1;
+    if constexpr (kScaled) row_scale = RowScale(t, row);
     const auto u_at = [&](int i) {
       const P pack = x[i];
       Pack<float, kLanes> u;
 #pragma unroll
-      for (int j = 0; j < kLanes; ++j) u.v[j] = ToFloat(pack.v[j]);
+      for (int j = 0; j < kLanes; ++j) {
+        u.v[j] = ToFloat(pack.v[j]);
+        if constexpr (kScaled) u.v[j] *= row_scale;
+      }
       if (form.residual) {
         const PackR r = residual[i];
 #pragma unroll

@@ -15,7 +15,6 @@ namespace seqmark {
 struct NormShape {
   int packs = 0;  // of a thread; 0: the row does not fit into registers
   int threads = 0;
-  int rows = 1;  // of a block
 };
 
 // How a row of `packs` packs is divided.
@@ -32,11 +31,28 @@ inline NormShape ChooseNormShape(int64_t packs, int64_t rows,
     // up. A few rows are as fast as their longest thread: most threads.
     if (best.packs == 0 || (rows > 2 * multiprocessors &&
                             threads(n) * n <= best.threads * best.packs))
-      best = {n, static_cast<int>(threads(n)), 1};
+      best = {n, static_cast<int>(threads(n))};
   }
-  // One warp a block spreads evenly; many of them would fill its slots.
-  if (best.threads == 32 && rows > 32 * multiprocessors) best.rows = 2;
   return best;
+}
+
+// Waves from which on the start and the end of a call count for little.
+inline constexpr int kManyNormWaves = 4;
+
+// Rows of a block, where each is a warp's. A device starts a block every 1.3 ns
+// or so (H200), which is what 5 KB of traffic take: two rows a block keep
+// memory busy. Up to kManyNormWaves, starting all that the device holds takes a
+// good part of the time, and a block has four; but no multiprocessor gets 1/8
+// more to do for it.
+inline int RowsOfBlock(int64_t rows, int64_t resident, int multiprocessors) {
+  const auto divide_up = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
+  int n = rows > kManyNormWaves * resident ? 2 : 4;
+  const auto uneven = [&] {
+    const int64_t most = divide_up(divide_up(rows, n), multiprocessors) * n;
+    return 8 * most > 9 * divide_up(rows, multiprocessors);
+  };
+  while (n > 1 && uneven()) n /= 2;
+  return n;
 }
 
 // Blocks for `work` rows that a block takes in turn: those that run together,
@@ -79,31 +95,51 @@ bool IsPacked(const NormTensors& t) {
 
 // RowKernel, or no launch where the rows do not suit it.
 template <class T, NormForm kForm>
-absl::StatusOr<Launch> PlanRows(const NormTensors& t, int multiprocessors) {
+absl::StatusOr<Launch> PlanRows(NormTensorsOf<kForm.scaled> t,
+                                int multiprocessors) {
   constexpr int kLanes = kRowLanes<T, kForm>;
   if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
+  const int64_t rows = t.rows * t.groups;
   const NormShape shape =
-      ChooseNormShape(t.width / kLanes, t.rows * t.groups, multiprocessors);
+      ChooseNormShape(t.width / kLanes, rows, multiprocessors);
   if (shape.packs == 0) return Launch();
-  void (*const kernels[])(NormTensors) = {
+  void (*const kernels[])(NormTensorsOf<kForm.scaled>) = {
       RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>, RowKernel<T, kForm, 3>,
       RowKernel<T, kForm, 4>, RowKernel<T, kForm, 5>};
   const auto kernel = kernels[shape.packs - 1];
-  const int64_t blocks = (t.rows + shape.rows - 1) / shape.rows * t.groups;
+  const auto resident_at = [&](int of_block, int64_t& resident) {
+    int blocks = 0;
+    const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+        &blocks, kernel, shape.threads * of_block, 0);
+    resident = int64_t{std::max(blocks, 1)} * of_block * multiprocessors;
+    return CudaStatus(error, "norm RowKernel's occupancy");
+  };
+  int64_t resident = 0;  // rows
+  if (absl::Status s = resident_at(1, resident); !s.ok()) return s;
+  int of_block = 1;
+  if (shape.threads == 32) {
+    of_block = RowsOfBlock(rows, resident, multiprocessors);
+    if (absl::Status s = resident_at(of_block, resident); !s.ok()) return s;
+  }
+  if (rows > resident && rows <= kManyNormWaves * resident)
+    t.ahead = static_cast<unsigned>(resident / of_block);
+  const int64_t blocks = (t.rows + of_block - 1) / of_block * t.groups;
   if (blocks > INT32_MAX) return Launch();
   return [t, kernel, grid = static_cast<unsigned>(blocks),
-          block = dim3(shape.threads, shape.rows)](Stream stream) {
+          block = dim3(shape.threads, of_block)](Stream stream) {
     return LaunchDependent(kernel, grid, block, 0, AsCudaStream(stream),
                            "norm RowKernel", t);
   };
 }
 
-template <class T, class R>
-absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
+template <class T, class R, bool kScaled>
+absl::StatusOr<Launch> PlanWide(const NormForm& form,
+                                const NormTensorsOf<kScaled>& t,
                                 int multiprocessors) {
   constexpr int kLanes = kPackSize<T>;
   const bool packed = IsPacked<T, R, kLanes>(t);
-  const auto kernel = packed ? WideKernel<T, R, kLanes> : WideKernel<T, R, 1>;
+  const auto kernel =
+      packed ? WideKernel<T, R, kLanes, kScaled> : WideKernel<T, R, 1, kScaled>;
   const int accesses = packed ? t.width / kLanes : t.width;
   const int threads = std::min(1024, (accesses + 31) / 32 * 32);
   const auto blocks =
@@ -120,7 +156,8 @@ absl::StatusOr<Launch> PlanWide(const NormForm& form, const NormTensors& t,
 enum class NormKernels : uint8_t { kNone, kPlain, kPlainAndStrided };
 
 template <NormForm kForm, class T, NormKernels kKernels>
-absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
+absl::StatusOr<Launch> PlanNormOf(const NormTensorsOf<kForm.scaled>& t,
+                                  bool strided) {
   int device = 0, multiprocessors = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
@@ -136,32 +173,46 @@ absl::StatusOr<Launch> PlanNormOf(const NormTensors& t, bool strided) {
       auto launch = PlanRows<T, kStrided>(t, multiprocessors);
       if (!launch.ok() || *launch) return launch;
     }
-  return PlanWide<T, ResidualOf<T, kForm>>(kForm, t, multiprocessors);
+  return PlanWide<T, ResidualOf<T, kForm>, kForm.scaled>(kForm, t,
+                                                         multiprocessors);
 }
 
-// The norm of `args`, RmsNorm's or LayerNorm's: `gate` and `bias` are none
-// where the operator has none.
+// What a scaled form reads besides.
+struct NormScale {
+  Tensor squares;  // (batch, seqlen, parts) f32
+  int64_t width = 1;
+  float epsilon = 0;
+};
+
+// The norm of `args`, RmsNorm's or LayerNorm's: `gate`, `bias` and `scale` are
+// none where the operator has none.
 template <NormForm kForm, NormKernels kKernels, class Args>
 absl::StatusOr<Launch> PlanNorm(const NormAxes& p, const Args& args,
                                 const Tensor& gate, const Tensor& bias,
-                                int64_t groups) {
+                                int64_t groups, const NormScale& scale = {}) {
   if (p.rows() > INT32_MAX || p.width > INT32_MAX || groups > 65535)
     return absl::UnimplementedError(
         "needs batch * seqlen and width < 2^31, groups < 2^16");
-  const NormTensors tensors = {
-      .x = ViewOf(args.x),
-      .residual = ViewOf(args.residual),
-      .gate = ViewOf(gate),
-      .y = ViewOf(args.y),
-      .residual_out = ViewOf(args.residual_out),
-      .weight = args.weight.data,
-      .bias = bias.data,
-      .rows = p.rows(),
-      .seqlen = static_cast<unsigned>(p.seqlen),
-      .width = static_cast<int>(p.width / groups),
-      .groups = static_cast<int>(groups),
-      .per_element = 1.0f / static_cast<float>(p.width / groups),
-      .epsilon = p.epsilon};
+  NormTensorsOf<kForm.scaled> tensors;
+  tensors.x = ViewOf(args.x);
+  tensors.residual = ViewOf(args.residual);
+  tensors.gate = ViewOf(gate);
+  tensors.y = ViewOf(args.y);
+  tensors.residual_out = ViewOf(args.residual_out);
+  tensors.weight = args.weight.data;
+  tensors.bias = bias.data;
+  tensors.rows = p.rows();
+  tensors.seqlen = static_cast<unsigned>(p.seqlen);
+  tensors.width = static_cast<int>(p.width / groups);
+  tensors.groups = static_cast<int>(groups);
+  tensors.per_element = 1.0f / static_cast<float>(p.width / groups);
+  tensors.epsilon = p.epsilon;
+  if constexpr (kForm.scaled) {
+    tensors.squares = ViewOf(scale.squares);
+    tensors.parts = static_cast<int>(scale.squares.dims[2]);
+    tensors.per_square = 1.0f / static_cast<float>(scale.width);
+    tensors.scale_epsilon = scale.epsilon;
+  }
   const bool strided = groups > 1 || !HasAdjacentRows(args.x) ||
                        !HasAdjacentRows(args.residual) ||
                        !HasAdjacentRows(gate) || !HasAdjacentRows(args.y) ||

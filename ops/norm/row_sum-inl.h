@@ -37,16 +37,22 @@ HWY_INLINE float RowSum(F32Tag d, int64_t count, Term&& term) {
   return hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-// n elements from i of u = x + residual, or of x where there is no residual;
+// u = v + residual, n elements of it from i, or v where there is no residual;
 // residual_out, which may be residual, is u.
-template <class T, class R>
-HWY_INLINE F32Vec AddResidual(F32Tag d, const T* x, const R* residual,
-                              R* residual_out, int64_t i, int64_t n) {
-  const auto v = LoadF32N(d, x + i, n);
+template <class R>
+HWY_INLINE F32Vec AddResidualTo(F32Tag d, F32Vec v, const R* residual,
+                                R* residual_out, int64_t i, int64_t n) {
   if (residual == nullptr) return v;
   const auto u = hn::Add(v, LoadF32N(d, residual + i, n));
   StoreF32N(d, u, residual_out + i, n);
   return u;
+}
+
+// The same of x.
+template <class T, class R>
+HWY_INLINE F32Vec AddResidual(F32Tag d, const T* x, const R* residual,
+                              R* residual_out, int64_t i, int64_t n) {
+  return AddResidualTo(d, LoadF32N(d, x + i, n), residual, residual_out, i, n);
 }
 
 }  // namespace HWY_NAMESPACE

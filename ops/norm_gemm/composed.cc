@@ -5,22 +5,11 @@
 #include <cstring>
 #include <memory>
 
-#include "fixtures/op_fixture.h"
 #include "ops/norm_gemm/norm_gemm.h"
+#include "ops/plan_part.h"
 
 namespace seqmark {
 namespace {
-
-// The first CPU provider's launch.
-template <Operator Op>
-absl::StatusOr<Launch> PlanPart(typename Op::Problem problem,
-                                const typename Op::Args& args, Device& device) {
-  for (const Provider<Op>& provider : ProvidersOf<Op>())
-    if (provider.device == DeviceKind::kCpu && provider.supports(problem))
-      return provider.plan(problem, args, device);
-  return absl::UnimplementedError(
-      absl::StrCat("no provider of ", Op::kName, " on the CPU"));
-}
 
 absl::StatusOr<Launch> Plan(const NormGemm::Problem& p, const NormGemm::Args& a,
                             Device& device) {

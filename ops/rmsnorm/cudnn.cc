@@ -18,10 +18,11 @@ const bool registered = AddProvider<RmsNorm>(
                {.x = a.x, .weight = a.weight, .y = a.y, .epsilon = p.epsilon},
                device);
          },
-     // It has no residual, no gate and no groups.
+     // It has no residual, no gate, no groups and no scale.
      .supports =
          [](const RmsNorm::Problem& p) {
-           return !p.residual && p.gate == NormGate::kNone && p.groups == 1;
+           return !p.residual && p.gate == NormGate::kNone && p.groups == 1 &&
+                  p.scale_parts == 0;
          }});
 
 }  // namespace

@@ -20,18 +20,35 @@ HWY_BEFORE_NAMESPACE();
 namespace seqmark {
 namespace HWY_NAMESPACE {
 
-// `width` elements that share a mean. R is the residual's type.
+// What is left of the norm before: a factor of row `row`.
+float RowScale(const RmsNorm::Problem& p, const RmsNorm::Args& a, int64_t row) {
+  const F32Tag d;
+  const float* const squares = RowOf<float>(a.squares, row);
+  if (squares == nullptr) return 1;
+  const float sum = RowSum(d, p.scale_parts, [&](int64_t i, int64_t n) {
+    return LoadF32N(d, squares + i, n);
+  });
+  return 1.0f /
+         std::sqrt(sum / static_cast<float>(p.scale_width) + p.scale_epsilon);
+}
+
+// `width` elements that share a mean, those of x times `factor`. R is the
+// residual's type.
 template <class T, class R>
-void RmsNormGroup(const RmsNorm::Problem& p, int64_t width,
+void RmsNormGroup(const RmsNorm::Problem& p, int64_t width, float factor,
                   const T* HWY_RESTRICT x, const R* residual,
                   const T* HWY_RESTRICT gate, const T* HWY_RESTRICT weight,
                   T* HWY_RESTRICT y, R* residual_out, float* HWY_RESTRICT u) {
   const F32Tag d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   // Rereading x is cheaper than keeping it in f32.
-  const bool keep = residual != nullptr || p.gate == NormGate::kBefore;
+  const bool keep =
+      residual != nullptr || p.gate == NormGate::kBefore || p.scale_parts > 0;
+  const auto first_scale = hn::Set(d, factor);
   const float squares = RowSum(d, width, [&](int64_t i, int64_t n) {
-    auto v = AddResidual(d, x, residual, residual_out, i, n);
+    auto v = LoadF32N(d, x + i, n);
+    if (p.scale_parts > 0) v = hn::Mul(v, first_scale);
+    v = AddResidualTo(d, v, residual, residual_out, i, n);
     if (p.gate == NormGate::kBefore)
       v = hn::Mul(v, Silu(d, LoadF32N(d, gate + i, n)));
     if (keep) StoreF32N(d, v, u + i, n);
@@ -55,12 +72,13 @@ void RmsNormRows(const RmsNorm::Problem& p, const RmsNorm::Args& a,
 #pragma omp parallel for schedule(static) if (p.rows() > 1)
   for (int64_t row = 0; row < p.rows(); ++row) {
     float* const u = scratch.of(omp_get_thread_num());
+    const float factor = RowScale(p, a, row);
     for (int64_t first = 0; first < p.width; first += width) {
       const auto at = [&](auto tag, const Tensor& t) {
         auto* const start = RowOf<decltype(tag)>(t, row);
         return start == nullptr ? nullptr : start + first;
       };
-      RmsNormGroup<T, R>(p, width, at(T(), a.x), at(R(), a.residual),
+      RmsNormGroup<T, R>(p, width, factor, at(T(), a.x), at(R(), a.residual),
                          at(T(), a.gate), a.weight.as<T>() + first,
                          at(T(), a.y), at(R(), a.residual_out), u);
     }

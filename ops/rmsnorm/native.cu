@@ -31,13 +31,42 @@ absl::StatusOr<Launch> PlanGated(const RmsNorm::Problem& p,
   return absl::InvalidArgumentError("no such gate");
 }
 
+// A row that is scaled first is what a model adds to its residual stream: that
+// has a kernel of its own.
+template <NormForm kForm>
+absl::StatusOr<Launch> PlanScaled(const RmsNorm::Problem& p,
+                                  const RmsNorm::Args& a) {
+  constexpr NormForm kScaled = With(kForm, &NormForm::scaled, true);
+  constexpr NormForm kBefore = With(kScaled, &NormForm::gate_before, true);
+  constexpr NormForm kAfter = With(kScaled, &NormForm::gate_after, true);
+  constexpr NormKernels kPlain =
+      kForm.residual ? NormKernels::kPlain : NormKernels::kNone;
+  const NormScale scale = {a.squares, p.scale_width, p.scale_epsilon};
+  switch (p.gate) {
+    case NormGate::kNone:
+      return PlanNorm<kScaled, kPlain>(p, a, a.gate, {}, p.groups, scale);
+    case NormGate::kBefore:
+      return PlanNorm<kBefore, NormKernels::kNone>(p, a, a.gate, {}, p.groups,
+                                                   scale);
+    case NormGate::kAfter:
+      return PlanNorm<kAfter, NormKernels::kNone>(p, a, a.gate, {}, p.groups,
+                                                  scale);
+  }
+  return absl::InvalidArgumentError("no such gate");
+}
+
+template <NormForm kForm>
+absl::StatusOr<Launch> PlanForm(const RmsNorm::Problem& p,
+                                const RmsNorm::Args& a) {
+  return p.scale_parts > 0 ? PlanScaled<kForm>(p, a) : PlanGated<kForm>(p, a);
+}
+
 absl::StatusOr<Launch> Plan(const RmsNorm::Problem& p, const RmsNorm::Args& a,
                             Device&) {
-  if (!p.residual) return PlanGated<NormForm{}>(p, a);
+  if (!p.residual) return PlanForm<NormForm{}>(p, a);
   return !p.residual_f32
-             ? PlanGated<NormForm{.residual = true}>(p, a)
-             : PlanGated<NormForm{.residual = true, .residual_f32 = true}>(p,
-                                                                           a);
+             ? PlanForm<NormForm{.residual = true}>(p, a)
+             : PlanForm<NormForm{.residual = true, .residual_f32 = true}>(p, a);
 }
 
 const bool registered =

@@ -15,6 +15,11 @@ Cost RmsNorm::GetCost(const Problem& p) {
   cost.vector_flops = elements * 4 + groups * 2;
   cost.special_ops = groups * 2;  // sqrt and reciprocal
   if (p.residual) cost.vector_flops += elements;
+  if (p.scale_parts > 0) {
+    const auto rows = static_cast<double>(p.rows());
+    cost.vector_flops += elements + rows * (p.scale_parts + 2.0);
+    cost.special_ops += rows * 2;
+  }
   if (p.gate != NormGate::kNone) {
     cost.vector_flops += elements * 2;  // 1 + e^-g; times silu
     cost.special_ops += elements * 2;   // e^-g; the division
@@ -28,7 +33,11 @@ Tolerance RmsNorm::GetTolerance(const Problem& p) {
   // rsqrt add a few f32 roundings. A gate or residual that is first rounded to
   // dtype by the definition of residual_out is read unrounded, as here.
   const double f32 = Epsilon(DType::kF32);
-  const double arithmetic = (std::sqrt(p.group_width()) / 2 + 16) * f32;
+  // A scale before it is a sum and a square root of the same kind, of squares
+  // that are all positive.
+  const double arithmetic =
+      (std::sqrt(p.group_width()) / 2 + 16 + std::sqrt(p.scale_parts) / 2) *
+      f32;
   return {.max_error = 0.5 * Epsilon(p.dtype) * 1.01 + 4 * arithmetic,
           .l2_error = 0.5 * Epsilon(p.dtype) + arithmetic};
 }
@@ -105,6 +114,42 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
     add(batch, seqlen, width, groups, false, false);
     add(batch, seqlen, width, groups, true, batch == 2);
   }
+  // More rows than a GPU holds at once, a few times at most.
+  add(2, 6007, 8, 1, false, false);
+  add(2, 6007, 8, 1, true, false);
+  add(2, 6007, 16, 2, false, false);
+  // Rows that are scaled first: of a warp's registers, a block's, of no whole
+  // pack; fewer parts than lanes and more.
+  for (const auto& [seqlen, width, parts, groups, gate] :
+       {std::tuple{3, 768, 24, 1, NormGate::kNone},
+        {130, 64, 1, 1, NormGate::kNone},
+        {2, 2560, 80, 1, NormGate::kNone},
+        {5, 1001, 33, 1, NormGate::kNone},
+        {3, 24, 7, 3, NormGate::kNone},
+        {2, 96, 48, 2, NormGate::kBefore},
+        {2, 96, 5, 1, NormGate::kAfter},
+        {1, 12289, 130, 1, NormGate::kNone}})
+    for (int residual : {0, 1, 2}) {
+      Problem p;
+      p.shape = absl::StrCat("custom.width", width, "-scaled", parts,
+                             groups > 1 ? absl::StrCat("-groups", groups) : "",
+                             residual == 2   ? "-addf32"
+                             : residual == 1 ? "-add"
+                                             : "",
+                             gate == NormGate::kBefore  ? "-gate-before"
+                             : gate == NormGate::kAfter ? "-gate-after"
+                                                        : "");
+      p.batch = seqlen == 3 ? 2 : 1;
+      p.seqlen = seqlen;
+      p.width = width;
+      p.groups = groups;
+      p.gate = gate;
+      p.residual = residual > 0;
+      p.residual_f32 = residual > 1;
+      p.scale_parts = parts;
+      p.scale_width = 2 * parts + 1;
+      problems.push_back(p);
+    }
   return problems;
 }
 

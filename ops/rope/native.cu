@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Rotary embedding on a GPU, in one launch. Memory limits it: a thread asks for
-// all it will write (both halves' packs of up to four heads, 128 bytes) before
-// it computes anything, so that 512 threads of a multiprocessor have 64 KB in
-// flight, and its sines and cosines, some 25 instructions each, are shared by
-// those heads. Angles are 64-bit integers in parts of a turn (ops/rope/rope.h):
-// no range reduction, and doubles only to scale the frequencies.
+// all it will write (both halves' packs of up to four heads, 64 bytes) before
+// it computes anything, by plain loads, and its sines and cosines, some 25
+// instructions each, are shared by those heads. Blocks are small and end: a
+// multiprocessor has 64 KB and more in flight, all close together in memory.
+// Angles are 64-bit integers in parts of a turn (ops/rope/rope.h): no range
+// reduction, and doubles only to scale the frequencies. README.md has the
+// figures.
 //
 // Work is cut into units: a pack of pairs of one head of one token, or two
 // packs that are only copied. Neighbouring threads own neighbouring units, then
@@ -40,10 +42,10 @@ struct RopeArgs {
   int head_dim;
   int half;            // of the pairs
   int rotating_units;  // of a head
-  int units;           // of a head
   int copy_shift;      // elements between the two packs of a unit that copies
-  int groups;          // threads that share the heads
-  int seqlen;
+  Divisor units;       // of a head
+  Divisor groups;      // threads that share the heads
+  Divisor seqlen;
   unsigned threads;
   uint64_t position;
   float factor;
@@ -83,12 +85,14 @@ __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
   using W = Words<T, kPack>;
   const unsigned id = blockIdx.x * blockDim.x + threadIdx.x;
   if (id >= a.threads) return;
-  const int unit = static_cast<int>(id % a.units);
-  unsigned rest = id / a.units;
-  const int group = static_cast<int>(rest % a.groups);
-  rest /= a.groups;
-  const int64_t token = rest % a.seqlen;
-  const int64_t batch = rest / a.seqlen;
+  const unsigned of_unit = a.units.Quotient(id);
+  const unsigned of_group = a.groups.Quotient(of_unit);
+  const int64_t batch = a.seqlen.Quotient(of_group);
+  const int unit = static_cast<int>(id - of_unit * a.units.divisor());
+  const int groups = static_cast<int>(a.groups.divisor());
+  const int group =
+      static_cast<int>(of_unit) - static_cast<int>(of_group) * groups;
+  const int64_t token = of_group - batch * a.seqlen.divisor();
 
   const bool pairs = unit < a.rotating_units;
   const int low =
@@ -103,13 +107,13 @@ __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
   W raw[kHeads][2] = {};
 #pragma unroll
   for (int j = 0; j < kHeads; ++j) {
-    const int head = group + j * a.groups;
+    const int head = group + j * groups;
     if (head >= a.heads) continue;
     const RopeStream& s = stream_of(head);
     const T* const from = static_cast<const T*>(s.in) + batch * s.in_batch +
                           token * s.in_token + (head - s.first) * a.head_dim;
-    raw[j][0] = LoadOnce(reinterpret_cast<const W*>(from + low));
-    if (both) raw[j][1] = LoadOnce(reinterpret_cast<const W*>(from + high));
+    raw[j][0] = *reinterpret_cast<const W*>(from + low);
+    if (both) raw[j][1] = *reinterpret_cast<const W*>(from + high);
   }
 
   float cosine[kPack], sine[kPack];
@@ -118,7 +122,7 @@ __global__ void __launch_bounds__(kMostThreads) RopeKernel(const RopeArgs a) {
 
 #pragma unroll
   for (int j = 0; j < kHeads; ++j) {
-    const int head = group + j * a.groups;
+    const int head = group + j * groups;
     if (pairs && head < a.rotating) {
       float x1[kPack], x2[kPack];
       Unpack<T, kPack>(raw[j][0], x1);
@@ -156,17 +160,18 @@ bool Aligned(const Rope::Problem& p, const Rope::Args& a, int pack) {
   return aligned;
 }
 
-template <class T, int kPack>
-absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a) {
+template <class T, int kPack, int kHeads>
+absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a,
+                                int multiprocessors) {
   const auto divide_up = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
   const int64_t copied = (p.head_dim - p.rotary_dim) / kPack;  // packs
   RopeArgs args = {.head_dim = static_cast<int>(p.head_dim),
                    .half = static_cast<int>(p.rotary_dim / 2),
                    .rotating_units = static_cast<int>(p.rotary_dim / 2 / kPack),
-                   .units = static_cast<int>(p.rotary_dim / 2 / kPack +
-                                             divide_up(copied, 2)),
                    .copy_shift = static_cast<int>(divide_up(copied, 2) * kPack),
-                   .seqlen = static_cast<int>(p.seqlen),
+                   .units = Divisor(static_cast<uint32_t>(
+                       p.rotary_dim / 2 / kPack + divide_up(copied, 2))),
+                   .seqlen = Divisor(static_cast<uint32_t>(p.seqlen)),
                    .position = static_cast<uint64_t>(p.position),
                    .factor = p.factor,
                    .inverse_frequency = a.inverse_frequency.as<float>()};
@@ -185,15 +190,9 @@ absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a) {
   add(a.v, a.v_out, false);
   if (args.heads == 0) return [](Stream) { return absl::OkStatus(); };
 
-  int device = 0, multiprocessors = 0;
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
-  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
-      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
-  const int64_t columns = p.batch * p.seqlen * args.units;
-  const bool few = columns * args.heads <= int64_t{multiprocessors} * 1024;
-  args.groups =
-      few ? args.heads : static_cast<int>(divide_up(args.heads, kMostHeads));
-  const int64_t threads = columns * args.groups;
+  args.groups = Divisor(static_cast<uint32_t>(divide_up(args.heads, kHeads)));
+  const int64_t threads =
+      p.batch * p.seqlen * args.units.divisor() * args.groups.divisor();
   if (threads > INT32_MAX)
     return absl::UnimplementedError(
         absl::StrCat("needs ", threads, " threads, and has up to 2^31 - 1"));
@@ -203,23 +202,33 @@ absl::StatusOr<Launch> PlanPack(const Rope::Problem& p, const Rope::Args& a) {
       divide_up(threads, int64_t{multiprocessors} * 32) * 32, 32,
       kMostThreads));
   const auto grid = static_cast<unsigned>(divide_up(threads, block));
-  auto* const kernel =
-      few ? RopeKernel<T, kPack, 1> : RopeKernel<T, kPack, kMostHeads>;
-  return [args, grid, block, kernel](Stream stream) {
-    return LaunchDependent(kernel, grid, block, 0, AsCudaStream(stream),
-                           "RopeKernel", args);
+  return [args, grid, block](Stream stream) {
+    return LaunchDependent(RopeKernel<T, kPack, kHeads>, grid, block, 0,
+                           AsCudaStream(stream), "RopeKernel", args);
   };
 }
 
 absl::StatusOr<Launch> Plan(const Rope::Problem& p, const Rope::Args& a,
                             Device&) {
   if (absl::Status s = Rope::Check(p); !s.ok()) return s;
+  int device = 0, multiprocessors = 0;
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaGetDevice(&device));
+  SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
+      &multiprocessors, cudaDevAttrMultiProcessorCount, device));
+  // Bytes that are read.
+  const int64_t bytes = p.batch * p.seqlen *
+                        (p.heads + (p.has_v ? 2 : 1) * p.kv_heads) *
+                        p.head_dim * static_cast<int64_t>(SizeOf(p.dtype));
+  const bool few = bytes <= int64_t{multiprocessors} * 32 * 1024;
   Launch launch;
   const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
     using T = decltype(tag);
-    auto planned = Aligned<T>(p, a, kPackSize<T>)
-                       ? PlanPack<T, kPackSize<T>>(p, a)
-                       : PlanPack<T, 1>(p, a);
+    const bool packed = Aligned<T>(p, a, kPackSize<T>);
+    const auto plan =
+        few      ? packed ? PlanPack<T, kPackSize<T>, 1> : PlanPack<T, 1, 1>
+             : packed ? PlanPack<T, kPackSize<T>, kMostHeads>
+                 : PlanPack<T, 1, kMostHeads>;
+    auto planned = plan(p, a, multiprocessors);
     if (planned.ok()) launch = *std::move(planned);
     return planned.status();
   });

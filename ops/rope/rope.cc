@@ -104,7 +104,7 @@ std::vector<Rope::Problem> Rope::TestProblems() {
   add(2, 9, 25, 0, 64, 64, 1152, 1, false);     // queries alone
   add(2, 5, 1, 0, 1600, 0, 0, 1, false);        // a copy
   // Enough for many heads a thread on a GPU, and no whole number of groups.
-  add(2, 333, 14, 3, 72, 48, 77, 1.19f, true);
+  add(2, 901, 15, 3, 72, 48, 77, 1.19f, true);
   return problems;
 }
 

@@ -11,6 +11,8 @@
 // for kRows rows.
 #pragma once
 
+#include <type_traits>
+
 #include "ops/mma.cuh"
 
 namespace seqmark::ssd {
@@ -48,9 +50,38 @@ struct Params {
   int segments, segment_chunks;
 };
 
+// What a gated tile's kernels have besides: there is a z, y is multiplied by
+// weights after it, and the squares of what it is before are summed up over
+// each kPartRows rows, a part (ops/mamba2_inner).
+inline constexpr int kPartRows = 64;
+template <class T>
+struct GateParams {
+  const T* weight;  // (heads * head_dim), or null: no weights, no squares
+  float* squares;   // (batch, seqlen, heads * head_dim / kPartRows)
+  Strides squares_strides;
+};
+template <class T>
+struct GatedParams : Params<T> {
+  GateParams<T> gate;
+};
+template <class Tile>
+using ParamsOf =
+    std::conditional_t<Tile::kGated, GatedParams<typename Tile::Element>,
+                       Params<typename Tile::Element>>;
+template <class Plain>
+struct Gated : Plain {
+  static constexpr bool kGated = true;
+};
+// And where x is convolved on its way in (hopper_convolve.cuh).
+template <class Plain>
+struct GatedAndConvolved : Gated<Plain> {
+  static constexpr bool kConvolved = true;
+};
+
 template <class T, int kHeadDim, int kStateSize>
 struct Tile {
   using Element = T;
+  static constexpr bool kGated = false;
   static constexpr int kP = kHeadDim;
   static constexpr int kN = kStateSize;  // d_state, padded with zeros
   // 128 registers of state a thread.

@@ -211,9 +211,101 @@ __device__ __forceinline__ void StoreOutputs(const Params<T>& p,
   }
 }
 
+// Where a gated tile's warp leaves the squares of a token in its rows: above
+// the diagonal of its head's scores, in columns 32 to 63 of rows 0 to 31, which
+// nothing else uses. No other shared memory is left.
+__device__ __forceinline__ float& SquareOf(uint8_t* scores, int warp_of_head,
+                                           int token, int score_row) {
+  return reinterpret_cast<float*>(
+      scores + Swizzled(4 * warp_of_head + token / 16, 4 + token % 16 / 4,
+                        score_row))[token % 4];
+}
+
+// The same of a gated tile: several z are fetched before any is used, and
+// the squares of a token's columns go to its head's `scores` (SquareOf).
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void StoreGatedOutputs(const GatedParams<T>& p,
+                                                  const Place<Tile>& place,
+                                                  int token,
+                                                  const uint8_t* staged,
+                                                  uint8_t* scores) {
+  constexpr int kPieces = Tile::kRows / 8;
+  constexpr int kTokens = 32 / kPieces;
+  constexpr int kTurns = kChunk / kTokens;
+  const int lane = Opaque(place.lane), piece = lane % kPieces;
+  const int order = lane / kPieces;
+  const int in_turn = kTokens == 8 ? (order & 1) * 4 + order / 2 : order;
+  const int64_t column =
+      static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
+  using Eight = Pack<T, 8>;
+  const T* const z_row = p.z + place.batch * p.z_strides.batch + column;
+  T* const y_row = p.y + place.batch * p.y_strides.batch + column;
+  Eight weight = {};
+  if (p.gate.weight != nullptr)
+    weight = *reinterpret_cast<const Eight*>(p.gate.weight + column);
+  constexpr int kBatch = 4;  // loads under way together
+#pragma unroll 1
+  for (int first = 0; first < kTurns; first += kBatch) {
+    Eight z[kBatch];
+#pragma unroll
+    for (int turn = 0; turn < kBatch; ++turn) {
+      const int l =
+          min(token + (first + turn) * kTokens + in_turn, p.seqlen - 1);
+      z[turn] = *reinterpret_cast<const Eight*>(z_row + l * p.z_strides.token);
+    }
+#pragma unroll
+    for (int turn = 0; turn < kBatch; ++turn) {
+      const int i = (first + turn) * kTokens + in_turn;
+      auto values = *reinterpret_cast<const Eight*>(
+          staged + Swizzled(i, place.row / 8 + piece, Tile::kXRow));
+      float sum = 0;
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        float v = ToFloat(values.v[k]) * SiluFast(ToFloat(z[turn].v[k]));
+        sum = fmaf(v, v, sum);
+        if (p.gate.weight != nullptr) v *= ToFloat(weight.v[k]);
+        values.v[k] = FromFloat<T>(v);
+      }
+      if (token + i < p.seqlen)
+        *reinterpret_cast<Eight*>(y_row + (token + i) * p.y_strides.token) =
+            values;
+#pragma unroll
+      for (int offset = 1; offset < kPieces; offset *= 2)
+        sum += __shfl_xor_sync(~0u, sum, offset);
+      if (piece == 0)
+        SquareOf(scores, place.row / Tile::kRows, i, Tile::kScoreRow) = sum;
+    }
+  }
+}
+
+// The squares of a chunk that all warps have in shared memory, added up over
+// the warps of each part.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void StoreSquares(const GatedParams<T>& p,
+                                             const Place<Tile>& place,
+                                             int token,
+                                             ScanSharedMemory<Tile>& shared) {
+  constexpr int kPartWarps = kPartRows / Tile::kRows;
+  constexpr int kHeadParts = Tile::kP / kPartRows;
+  if (p.gate.weight == nullptr) return;
+  for (int k = threadIdx.x; k < Tile::kHeads * kHeadParts * kChunk;
+       k += Tile::kThreads) {
+    const int part = k / kChunk, i = k % kChunk;
+    if (part / kHeadParts >= place.heads || token + i >= p.seqlen) continue;
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kPartWarps; ++w)
+      sum += SquareOf(shared.scores[part / kHeadParts],
+                      part % kHeadParts * kPartWarps + w, i, Tile::kScoreRow);
+    p.gate.squares[place.batch * p.gate.squares_strides.batch +
+                   (token + i) * p.gate.squares_strides.token +
+                   place.first_head * kHeadParts + part] = sum;
+  }
+}
+
 template <class Tile, class T = typename Tile::Element>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
-    SegmentScan(const Params<T> p) {
+    SegmentScan(const ParamsOf<Tile> p) {
   extern __shared__ __align__(1024) uint8_t shared_bytes[];
   auto& shared = *reinterpret_cast<ScanSharedMemory<Tile>*>(shared_bytes);
   const Place<Tile> place(p, p.segments);
@@ -268,6 +360,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
     const bool more = chunk + 1 < end;
     WaitCopies<0>();
     __syncthreads();
+    if constexpr (Tile::kGated)
+      if (turn > 0) StoreSquares(p, place, (chunk - 1) * kChunk, shared);
     if (more) {
       if (Tile::kStages == 2) copy(chunk + 1, (turn + 1) % 2);
       raw.Fetch(p, place, (chunk + 1) * kChunk);
@@ -299,7 +393,13 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
       StageOutputs(place, j, y, x_tile);
     }
     __syncwarp();
-    if (place.active()) StoreOutputs(p, place, chunk * kChunk, x_tile);
+    if (place.active()) {
+      if constexpr (Tile::kGated)
+        StoreGatedOutputs(p, place, chunk * kChunk, x_tile,
+                          shared.scores[place.slot]);
+      else
+        StoreOutputs(p, place, chunk * kChunk, x_tile);
+    }
     if (!more) break;
     FillDecays(p, place, raw, (chunk + 1) * kChunk, 0.0f,
                shared.decays[(turn + 1) % 2]);
@@ -309,6 +409,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
     }
   }
 
+  if constexpr (Tile::kGated) {
+    __syncthreads();
+    StoreSquares(p, place, (end - 1) * kChunk, shared);
+  }
   if (place.active() && end == chunks) {
     float* const out =
         p.final_state +

@@ -282,6 +282,40 @@ def _ssd_scan(name: RowName, shapes: Shapes) -> Problem:
     return Problem(name, layer, specs, flops)
 
 
+def _mamba2_inner(name: RowName, shapes: Shapes) -> Problem:
+    layer = _layer(shapes, name.shape)
+    heads, head_dim, groups = layer["heads"], layer["head_dim"], layer["groups"]
+    d_inner, channels, width = layer["d_inner"], layer["conv_channels"], layer["d_conv"]
+    norm = groups == 1
+    dtype, f32 = DTYPES[name.dtype], torch.float32
+    rows = _tokens(name, d_inner)
+    specs = [
+        Spec("xbc", "activation", _tokens(name, channels), dtype),
+        Spec("conv_weight", "weight", (channels, width), dtype),
+        Spec("conv_bias", "bias", (channels,), dtype),
+        Spec("dt", "step", _tokens(name, heads), dtype),
+        Spec("A", "head_decay", (heads,), f32),
+        Spec("D", "scale", (heads,), f32),
+        Spec("dt_bias", "step_bias", (heads,), f32),
+        Spec("z", "activation", rows, dtype),
+        *([Spec("norm_weight", "scale", (d_inner,), dtype)] if norm else []),
+        Spec("y", "output", rows, dtype),
+        *([Spec("squares", "output", _tokens(name, d_inner // 64), f32)] if norm else []),
+        Spec("conv_state_out", "output", (name.batch, width - 1, channels), dtype),
+        Spec(
+            "state_out",
+            "output",
+            (name.batch, heads, head_dim, layer["d_state"]),
+            f32,
+        ),
+    ]
+    tokens = float(name.batch * name.seqlen)
+    convolution = tokens * channels * (2 * width + 1)
+    scan = tokens * d_inner * (5 * layer["d_state"] + 3) + 2 * tokens * heads
+    gate = tokens * d_inner * (5 if norm else 2)
+    return Problem(name, layer, specs, convolution + scan + gate)
+
+
 def _rope(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
@@ -411,6 +445,7 @@ MAKERS: dict[str, Callable[[RowName, Shapes], Problem]] = {
     "causal_conv1d": _causal_conv1d,
     "selective_scan": _selective_scan,
     "ssd_scan": _ssd_scan,
+    "mamba2_inner": _mamba2_inner,
     "rope": _rope,
     "embedding": _embedding,
     "activation": _activation,
@@ -465,6 +500,7 @@ def sweep(shapes: Shapes, dtype: str, device: str) -> Iterator[RowName]:
         yield from rows("selective_scan", model, [*long, (8, 4096), (64, 2048)])
     for model in shapes.mamba2:
         yield from rows("ssd_scan", model, [*long, (8, 4096), (32, 2048)])
+        yield from rows("mamba2_inner", model, [*long, (8, 4096), (32, 2048)])
     for model in itertools.chain(shapes.attention, shapes.mamba, shapes.mamba2):
         yield from rows("embedding", model, decode + long)
     for model in shapes.attention:

@@ -258,6 +258,70 @@ def _ssd_scan(problem: Problem, t: Inputs) -> Call:
     )
 
 
+@_peer("mamba2_inner", "mamba_ssm", CUDA)
+def _mamba2_inner(problem: Problem, t: Inputs) -> Call:
+    """The chain of its Mamba-2 layer where states are kept: convolution, scan, gated norm."""
+    from causal_conv1d import causal_conv1d_fn
+    from mamba_ssm.ops.triton.layernorm_gated import rmsnorm_fn
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    axes = problem.axes
+    d_inner, groups, d_state = axes["d_inner"], axes["groups"], axes["d_state"]
+    heads = (axes["heads"], axes["head_dim"])
+    inputs = t["xbc"].mT  # a view, as Mamba-2 gives it
+    gate = None if "norm_weight" in t else t["z"].unflatten(-1, heads)
+
+    def chain() -> tuple[torch.Tensor, ...]:
+        xbc, inputs_out = causal_conv1d_fn(
+            inputs, t["conv_weight"], t["conv_bias"], activation="silu", return_final_states=True
+        )
+        x, b, c = xbc.mT.split((d_inner, groups * d_state, groups * d_state), dim=-1)
+        y, state = mamba_chunk_scan_combined(
+            x.unflatten(-1, heads),
+            t["dt"],
+            t["A"],
+            b.unflatten(-1, (groups, d_state)),
+            c.unflatten(-1, (groups, d_state)),
+            chunk_size=axes["chunk"],
+            D=t["D"],
+            z=gate,
+            dt_bias=t["dt_bias"],
+            dt_softplus=True,
+            return_final_states=True,
+        )
+        y = y.flatten(-2)
+        if gate is None:
+            y = rmsnorm_fn(y, t["norm_weight"], None, z=t["z"], eps=EPSILON, norm_before_gate=False)
+        return y, state, inputs_out
+
+    return chain
+
+
+@_peer("mamba2_inner", "mamba_ssm_split", CUDA)
+def _mamba2_inner_split(problem: Problem, t: Inputs) -> Call:
+    """Its one call for all of that, which keeps no state of the convolution."""
+    from mamba_ssm.ops.triton.ssd_combined import mamba_split_conv1d_scan_combined
+
+    axes = problem.axes
+    projected = torch.cat((t.pop("z"), t.pop("xbc"), t.pop("dt")), dim=-1)
+    return lambda: mamba_split_conv1d_scan_combined(
+        projected,
+        t["conv_weight"],
+        t["conv_bias"],
+        t["dt_bias"],
+        t["A"],
+        D=t["D"],
+        chunk_size=axes["chunk"],
+        return_final_states=True,
+        activation="silu",
+        rmsnorm_weight=t.get("norm_weight"),
+        rmsnorm_eps=EPSILON,
+        headdim=axes["head_dim"],
+        ngroups=axes["groups"],
+        norm_before_gate=False,
+    )
+
+
 # What is between the layers.
 
 

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The scores of a chunk on sm_90a: what a warpgroup of the scan does alone, one
+// chunk ahead of those that own the state.
+#pragma once
+
+#include "ops/ssd_scan/hopper_chunk.cuh"
+
+namespace seqmark::ssd {
+
+#if SEQMARK_SM90A
+
+// The scores of every head in a chunk, from C B^T, with the skip on their
+// diagonal; rows and warps as in left operands.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void WriteScores(
+    const HopperDecays (&decays)[Tile::kHeads], const float* skip,
+    const float (&cb)[8][4], int lane, int warp,
+    uint8_t (&scores)[Tile::kHeads][Tile::kTileBytes]) {
+  constexpr int kHeads = Tile::kHeads;
+  const int g = lane / 4, t = lane % 4;
+  const uint32_t rows =
+      Down(SharedAddress(scores), lane, 0, Tile::kRow) + 16 * warp * Tile::kRow;
+  const int i = 16 * warp + g;
+  float a_i[kHeads][2];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    a_i[h][0] = decays[h].a[i];
+    a_i[h][1] = decays[h].a[i + 8];
+  }
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
+    if (k >= warp) break;
+      // All earlier tokens than the warp's rows: exponents are split at the
+      // last of the 16, both parts being <= 0.
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      const float end = decays[h].a[16 * k + 15];
+      const float r0 = Exp2Fast(a_i[h][0] - end);
+      const float r1 = Exp2Fast(a_i[h][1] - end);
+      uint32_t out[4];
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const float(&v)[4] = cb[2 * k + side];
+        const float2 f = *reinterpret_cast<const float2*>(
+            &decays[h].factor[16 * k + 8 * side + 2 * t]);
+        out[2 * side] = PackPair<T>(v[0] * (f.x * r0), v[1] * (f.y * r0));
+        out[2 * side + 1] = PackPair<T>(v[2] * (f.x * r1), v[3] * (f.y * r1));
+      }
+      hopper::StoreMatrices(
+          Shifted(rows, 0, 2 * k, Tile::kRow) + h * Tile::kTileBytes, out);
+    }
+  }
+  // The 16 x 16 block on the diagonal.
+  float own[2][4];
+#pragma unroll
+  for (int n = 0; n < 8; ++n)
+    if (n / 2 == warp)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) own[n % 2][e] = cb[n][e];
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
+    uint32_t out[4];
+#pragma unroll
+    for (int side = 0; side < 2; ++side) {
+      const int j = 16 * warp + 8 * side + 2 * t;
+      const float2 a = *reinterpret_cast<const float2*>(&decays[h].a[j]);
+      const float2 step = *reinterpret_cast<const float2*>(&decays[h].step[j]);
+      float v[4];
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int after = i + e / 2 * 8 - j - e % 2;
+        const float score =
+            own[side][e] * ((e % 2 ? step.y : step.x) *
+                            Exp2Fast(a_i[h][e / 2] - (e % 2 ? a.y : a.x)));
+        v[e] = after > 0 ? score : after == 0 ? score + skip[h] : 0.0f;
+      }
+      out[2 * side] = PackPair<T>(v[0], v[1]);
+      out[2 * side + 1] = PackPair<T>(v[2], v[3]);
+    }
+    hopper::StoreMatrices((rows ^ (2 * warp << 4)) + h * Tile::kTileBytes, out);
+  }
+}
+
+// The score warpgroup: warps 8 to 11.
+template <class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void MakeScores(const Params<T>& p,
+                                           const HopperPlace<Tile>& place,
+                                           int chunks,
+                                           HopperScanShared<Tile>& shared) {
+  const int warp = place.warp - 8;
+  // Blocks above the diagonal are zeros for ever.
+  for (int i = threadIdx.x % 128;
+       i < static_cast<int>(sizeof(shared.scores)) / 16; i += 128)
+    reinterpret_cast<uint4*>(shared.scores)[i] = {0, 0, 0, 0};
+  hopper::SyncWarps<128>(3);
+  float skip[Tile::kHeads];
+#pragma unroll
+  for (int h = 0; h < Tile::kHeads; ++h)
+    skip[h] = p.D != nullptr && h < place.heads ? p.D[place.first_head + h] : 0;
+  float cb[8][4] = {};
+  for (int turn = 0; turn < chunks; ++turn) {
+    const int stage = turn % Tile::kStages, buffer = turn % 2;
+    hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
+    const auto b = hopper::ByColumns(shared.B[stage]);
+    const auto c = hopper::ByColumns(shared.C[stage]);
+    hopper::Hold(cb);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k) {
+      const uint32_t at = k / 4 * Tile::kTileBytes + k % 4 * 32;
+      hopper::Product(cb, c.At(at), b.At(at), k > 0, T());
+    }
+    hopper::CommitProducts();
+    hopper::Wait(shared.free[buffer], (turn / 2 & 1) ^ 1);
+    hopper::WaitProducts<0>();
+    hopper::Hold(cb);
+    WriteScores<Tile>(shared.decays[stage], skip, cb, Opaque(place.lane), warp,
+                      shared.scores[buffer]);
+    hopper::FenceForProducts();
+    __syncwarp();
+    if (ArrivesForWarp(place.lane)) {
+      hopper::Arrive(shared.scored[buffer]);
+      hopper::Arrive(shared.empty[stage]);
+    }
+  }
+}
+
+#endif  // SEQMARK_SM90A
+
+}  // namespace seqmark::ssd
