@@ -8,58 +8,23 @@
 #include <map>
 #include <utility>
 
-#include "fixtures/device.h"
+#include "fixtures/forwarding_device.h"
 #include "fixtures/row.h"
 
 namespace seqmark {
 namespace {
 
 // Another device's memory, with a count of the allocations.
-class CountingDevice final : public Device {
+class CountingDevice final : public ForwardingDevice {
  public:
-  explicit CountingDevice(Device& device) : device_(device) {}
+  using ForwardingDevice::ForwardingDevice;
   int allocations = 0;
 
   absl::StatusOr<Buffer> Allocate(size_t bytes,
                                   MemoryClass memory_class) override {
     ++allocations;
-    return device_.Allocate(bytes, memory_class);
+    return ForwardingDevice::Allocate(bytes, memory_class);
   }
-  DeviceKind kind() const override { return device_.kind(); }
-  std::string name() const override { return device_.name(); }
-  std::string fingerprint() const override { return device_.fingerprint(); }
-  std::vector<std::pair<std::string, std::string>> facts() const override {
-    return device_.facts();
-  }
-  size_t last_level_cache_bytes() const override {
-    return device_.last_level_cache_bytes();
-  }
-  absl::Status CopyToDevice(void* to, const void* from, size_t bytes) override {
-    return device_.CopyToDevice(to, from, bytes);
-  }
-  absl::Status CopyToHost(void* to, const void* from, size_t bytes) override {
-    return device_.CopyToHost(to, from, bytes);
-  }
-  absl::Status CopyWithin(void* to, const void* from, size_t bytes) override {
-    return device_.CopyWithin(to, from, bytes);
-  }
-  absl::Status Synchronize() override { return device_.Synchronize(); }
-  Stream stream() const override { return device_.stream(); }
-  int threads() const override { return device_.threads(); }
-  std::unique_ptr<SampleSource> MakeSampleSource(Launch launch,
-                                                 CacheState cache,
-                                                 bool as_graph) override {
-    return device_.MakeSampleSource(std::move(launch), cache, as_graph);
-  }
-
- protected:
-  absl::StatusOr<void*> AllocateRaw(size_t) override {
-    return absl::InternalError("a CountingDevice has no memory of its own");
-  }
-  void FreeRaw(void*) override {}
-
- private:
-  Device& device_;
 };
 
 // A row of every provider, the longest that is not huge.
