@@ -3,20 +3,17 @@
 // Selective scan on NVIDIA GPUs from sm_80. What limits it: 16 exponentials a
 // (token, channel) for the decays and 3 for softplus and SiLU, at 16 lanes a
 // clock and multiprocessor (1.19 clocks), and instruction issue at 128 lanes a
-// clock. Three kernels share the work, README.md says what each reaches:
+// clock. Two kernels share the work, README.md says what each reaches:
 //  - Where batch and channels fill the chip, a thread a pair of channels, in
 //    order of time (sequential.cuh).
-//  - Elsewhere a channel's states lie across lanes, and several warps take
-//    turns at the steps (lanes.cuh), where d_state is 16 and rows are vectors.
-//  - Else waves (waves.cuh): time is split among warps and blocks, and states
-//    pass from warp to warp one by one.
-// In none of them is an exponential computed twice.
+//  - Elsewhere, waves (waves.cuh): time is split among warps too, and states
+//    pass from warp to warp in order, so that every exponential is computed
+//    once all the same.
 #include <algorithm>
 #include <limits>
 
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
-#include "ops/selective_scan/lanes.cuh"
 #include "ops/selective_scan/selective_scan.h"
 #include "ops/selective_scan/sequential.cuh"
 #include "ops/selective_scan/waves.cuh"
@@ -44,46 +41,17 @@ int64_t SequentialBlocks(const SelectiveScan::Problem& p) {
   return p.batch * ((p.d_inner + kChannels - 1) / kChannels);
 }
 
-// What a step of all channels takes on an H200, in ns, to choose by.
-double WavesNs(const SelectiveScan::Problem& p, int multiprocessors) {
-  return 1.11 * static_cast<double>(p.batch * p.d_inner) / multiprocessors;
-}
-
-// Whole blocks of channels: 1.28 ns a channel where a multiprocessor has one
-// block, 0.85 with three, 0.78 with ten.
-double SequentialNs(const SelectiveScan::Problem& p, int multiprocessors) {
-  const auto rounds = static_cast<double>(
-      (SequentialBlocks(p) + multiprocessors - 1) / multiprocessors);
-  return (0.72 * rounds + 0.56) * ss::kThreads * ss::kPair;
-}
-
-// The widest blocks cost a multiprocessor the fewest rounds, narrow ones leave
-// fewer warps without channels. A turn cannot be shorter than its chain.
-struct LaneLayout {
-  ss::LaneGrid grid;
-  int64_t blocks = 0;
-  double ns = std::numeric_limits<double>::infinity();
-};
-LaneLayout ChooseLanes(const SelectiveScan::Problem& p, int multiprocessors) {
-  constexpr double kNsOfChannel = 0.9, kNsOfChain = 70;
-  const int64_t groups = p.d_inner / ss::kGroup;
-  LaneLayout best;
-  for (int n = 1; 2 * n <= ss::kWorkers; ++n) {
-    const int64_t blocks = p.batch * ((groups + n - 1) / n);
-    const auto rounds =
-        static_cast<double>((blocks + multiprocessors - 1) / multiprocessors);
-    const double ns = rounds * std::max(kNsOfChannel * n * ss::kGroup,
-                                        kNsOfChain / ss::kTurnSteps);
-    if (ns < best.ns) best = {{n, ss::kWorkers / n}, blocks, ns};
-  }
-  return best;
-}
-
-bool FitsLanes(const SelectiveScan::Problem& p, const SelectiveScan::Args& a) {
-  const auto divides = [](const Tensor& t) { return Divides(t, 16); };
-  return p.d_state == ss::kStates && p.d_inner % ss::kGroup == 0 &&
-         divides(a.x) && divides(a.dt) && (!p.has_z || divides(a.z)) &&
-         divides(a.B) && divides(a.C);
+// On an H200 a multiprocessor does a channel and step in 1.11 ns in waves; in
+// sequence it does whole blocks of channels, in 1.28 ns where it has one block,
+// in 0.85 with three, in 0.78 with ten.
+bool IsSequential(const SelectiveScan::Problem& p, const SelectiveScan::Args& a,
+                  int multiprocessors) {
+  if (p.d_state > ss::kStates || !CanPair(p, a)) return false;
+  const int64_t blocks = SequentialBlocks(p);
+  const int64_t rounds = (blocks + multiprocessors - 1) / multiprocessors;
+  return (0.72 + 0.56 / rounds) * rounds * ss::kThreads * ss::kPair *
+             multiprocessors <
+         1.11 * p.batch * p.d_inner;
 }
 
 template <class T>
@@ -180,17 +148,6 @@ absl::StatusOr<WaveGrid> ChooseGrid(int multiprocessors) {
 }
 
 template <class T>
-absl::Status EnqueueLanes(const ss::Params<T>& params, const LaneLayout& layout,
-                          cudaStream_t stream) {
-  const auto kernel = params.z.data != nullptr ? ss::LaneKernel<T, true>
-                                               : ss::LaneKernel<T, false>;
-  const int warps = layout.grid.groups * layout.grid.turns + 1;
-  kernel<<<static_cast<unsigned>(layout.blocks), warps * 32, 0, stream>>>(
-      params, layout.grid);
-  return LaunchStatus("selective_scan LaneKernel");
-}
-
-template <class T>
 absl::Status EnqueueWaves(ss::Params<T> params, const WaveGrid& grid,
                           cudaStream_t stream) {
   const int64_t chains = int64_t{params.batch} * params.channel_blocks;
@@ -241,11 +198,7 @@ absl::StatusOr<Launch> Plan(const SelectiveScan::Problem& p,
   int multiprocessors = 0;
   SEQMARK_CUDA_RETURN_IF_ERROR(cudaDeviceGetAttribute(
       &multiprocessors, cudaDevAttrMultiProcessorCount, 0));
-  const LaneLayout lanes =
-      FitsLanes(p, a) ? ChooseLanes(p, multiprocessors) : LaneLayout();
-  const double split_ns = std::min(lanes.ns, WavesNs(p, multiprocessors));
-  if (p.d_state <= ss::kStates && CanPair(p, a) &&
-      SequentialNs(p, multiprocessors) < split_ns)
+  if (IsSequential(p, a, multiprocessors))
     return [=](Stream stream) {
       return DispatchCudaDType(p.dtype, [&](auto tag) {
         using T = decltype(tag);
@@ -253,13 +206,6 @@ absl::StatusOr<Launch> Plan(const SelectiveScan::Problem& p,
             <<<static_cast<int>(SequentialBlocks(p)), ss::kThreads, 0,
                AsCudaStream(stream)>>>(MakeParams<T>(p, a));
         return LaunchStatus("selective_scan SequentialKernel");
-      });
-    };
-  if (lanes.ns <= split_ns)
-    return [=](Stream stream) {
-      return DispatchCudaDType(p.dtype, [&](auto tag) {
-        return EnqueueLanes(MakeParams<decltype(tag)>(p, a), lanes,
-                            AsCudaStream(stream));
       });
     };
   WaveGrid grid;

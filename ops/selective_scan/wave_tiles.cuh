@@ -1,22 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a warp of waves.cuh works on: tiles and their order, how a tile's inputs
-// come to shared memory and its outputs leave, and what is done once a token,
-// before the states.
+// What a warp of waves.cuh works on: its parameters, tiles and their order, how
+// a tile's inputs come to shared memory and its outputs leave, and what is done
+// once a token, before the states.
 #pragma once
 
 #include "fixtures/cuda.h"
 #include "ops/mma.cuh"
 #include "ops/selective_scan/links.cuh"
-#include "ops/selective_scan/params.cuh"
 #include "ops/selective_scan/scan_math.cuh"
 
 namespace seqmark::selective_scan {
 
 inline constexpr int kSteps = 16;       // of a warp's tile
+inline constexpr int kStates = 16;      // of a pass over a tile
 inline constexpr int kChannels = 32;    // of a warp's tile: one a lane
 inline constexpr int kPolynomials = 1;  // of kSteps exponentials
 inline constexpr int kPad = 16;         // words, so that B and C differ in bank
+
+template <class T>
+struct View {  // (batch, seqlen, ...), the last axis contiguous
+  T* data = nullptr;
+  int64_t batch_stride = 0;  // in elements, as the next
+  int step_stride = 0;
+  __device__ T* At(int b, int l) const {
+    return data + b * batch_stride + int64_t{l} * step_stride;
+  }
+};
+
+// The tensors that a tile is of, in the order of Params::rows.
+enum TensorIndex : int { kX, kDt, kZ, kB, kC, kY, kA, kTensors };
+
+// A tensor's memory as tiles see it.
+struct Rows {
+  char* data = nullptr;
+  int64_t batch_stride = 0;  // in bytes, as the rest
+  int step_stride = 0;
+  int block_stride = 0;  // from a block of channels to the next
+};
+
+template <class T>
+struct Params {
+  View<const T> x, dt, z, B, C;  // z.data is null where there is none
+  View<T> y;
+  const float* A = nullptr;              // (d_inner, d_state)
+  const float* D = nullptr;              // (d_inner) or null
+  const float* dt_bias = nullptr;        // (d_inner) or null
+  const float* initial_state = nullptr;  // (batch, d_inner, d_state) or null
+  float* final_state = nullptr;          // (batch, d_inner, d_state)
+  Rows rows[kTensors];                   // of all of those with a TensorIndex
+  // (chains, columns, kChannels): state and tile of the block before.
+  uint64_t* words = nullptr;
+  int batch = 1, seqlen = 1, d_inner = 1, d_state = 1;
+  int columns = kStates;  // d_state rounded up to whole passes
+  int channel_blocks = 1;
+  // A grid's worth of tiles, as so many of each.
+  int stride_columns = 0, stride_batch = 0, stride_blocks = 0;
+  // Whether rows are whole aligned 16-byte vectors.
+  bool vector = false;
+};
 
 // One of a block's tiles: it has every grid's worth from its own index on.
 struct Tiles {
