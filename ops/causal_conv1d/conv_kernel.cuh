@@ -4,24 +4,27 @@
 // barriers. Memory limits it; the design keeps enough of it in flight.
 // README.md has what was tried.
 //
-// A thread owns one 16-byte pack of channels and walks a run of tokens, its
-// weights and partial sums in f32 registers. When token t arrives it completes
-// y[t] and is added into the sums of the next three outputs, so that no input
-// is kept or unpacked twice. Neighbouring threads own neighbouring packs, then
-// neighbouring runs, so that blocks are full at any number of channels. A run
-// reads the W-1 tokens before it again.
+// A thread owns one pack of channels over a run of tokens, its weights and
+// partial sums in f32 registers. When token t arrives it completes y[t] and is
+// added into the sums of the next three outputs, so that no input is kept or
+// unpacked twice. A run reads the W-1 tokens before it again.
 //
-// WalkKernel: loads run kAhead tokens in front, in registers: a multiprocessor
-// that holds 512 threads has 48 KB in flight, against the 12 KB of reads that
-// 4.3 TB/s of copying at 700 ns needs. Runs are as long as whole waves of
-// threads allow, up to kLongestRun tokens: 3/128 of the reads twice; where runs
-// are short the call fits in L2.
+// WalkKernel: packs of 16 bytes; neighbouring threads own neighbouring packs,
+// then neighbouring runs, so that blocks are full at any number of channels.
+// Loads run kAhead tokens in front, in registers: a multiprocessor that holds
+// 512 threads has 48 KB in flight, against the 12 KB of reads that 4.3 TB/s of
+// copying at 700 ns needs.
 //
-// RingKernel, for many waves: short runs, so that all that is under way at a
-// time lies close together in memory; the tokens that a run reads again are in
-// L2. Its loads run kRingAhead tokens in front by cp.async, in a ring in shared
-// memory that each thread fills for itself, which leaves the registers to the
-// filter. Short runs in a few waves would end too raggedly.
+// RingKernel: the same, but loads run kRingAhead tokens in front by cp.async,
+// in a ring in shared memory that each thread fills for itself, which leaves
+// the registers to the filter.
+//
+// TileKernel: no loop. A thread asks for all of its few tokens at once, and
+// blocks are small and end.
+//
+// Short runs keep all that is under way at a time close together in memory; the
+// tokens that they read again are in L2. Long ones read less again, and end
+// together.
 //
 // One token is the step of decoding, and latency is all there is: a small
 // kernel, a thread for each 4 bytes of channels, all loads before any use. A
