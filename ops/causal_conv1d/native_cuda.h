@@ -9,7 +9,7 @@
 
 namespace seqmark {
 
-enum class ConvKernel : uint8_t { kByWork, kWalk, kRing };
+enum class ConvKernel : uint8_t { kByWork, kWalk, kRing, kTile };
 
 // Unimplemented where the kernel cannot take the problem, or its tensors. One
 // token is the step's, whatever is asked for.

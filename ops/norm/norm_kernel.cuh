@@ -9,9 +9,7 @@
 // wide, between its sums and its output, as it came where that is less than in
 // f32. Each group of threads has one row: blocks start and end at any time, in
 // the order of memory, which keeps reads and writes mixed and what is under way
-// close together. Where the rows are a few times what the device holds at once,
-// a block asks for the rows of its successor in the next wave to be in L2, or
-// memory would idle between the waves. README.md has what was tried.
+// close together. README.md has what was tried.
 //
 // Groups of a row that are normalised apart are rows of their own, neighbouring
 // blocks.
@@ -65,7 +63,6 @@ struct NormTensors {
   int groups = 1;
   float per_element = 1;  // 1 / width
   float epsilon = 0;
-  unsigned ahead = 0;  // blocks: whose rows to ask L2 for; 0 for none
 };
 struct ScaledNormTensors : NormTensors {
   NormView squares;  // (batch, seqlen, parts) f32
@@ -137,27 +134,6 @@ __device__ __forceinline__ float RowSum(float v,
 // bytes, so that neighbouring threads' 16 bytes of it are neighbours.
 template <class T, NormForm kForm>
 inline constexpr int kRowLanes = kPackSize<ResidualOf<T, kForm>>;
-
-// Asks for the rows of the block t.ahead blocks on.
-template <class T, NormForm kForm>
-__device__ __forceinline__ void FetchRows(const NormTensors& t) {
-  const unsigned next = blockIdx.x + t.ahead;
-  const unsigned block = kForm.strided ? next / t.groups : next;
-  const int group = kForm.strided ? next % t.groups : 0;
-  const int64_t first = int64_t{block} * blockDim.y;
-  const int64_t last = min(first + blockDim.y, t.rows);  // exclusive
-#pragma unroll 1
-  for (int64_t row = first; row < last; ++row) {
-    const auto fetch = [&](const NormView& view) {
-      FetchL2(static_cast<const T*>(view.data) +
-                  RowStart<kForm.strided>(t, view, row, group),
-              t.width * sizeof(T));
-    };
-    fetch(t.x);
-    if constexpr (kForm.residual) fetch(t.residual);
-    if constexpr (kForm.gate_before || kForm.gate_after) fetch(t.gate);
-  }
-}
 
 // Threads (x: of a row, y: rows of a block; y > 1 only where x is one warp).
 // The width is a multiple of a pack and at most blockDim.x * kPacks packs.
@@ -263,9 +239,6 @@ __global__ void __launch_bounds__(kNormMaxThreads)
       if constexpr (kKeepFloats) kept[i][j] = u[j];
     }
   }
-  // This row has come: memory is free for another.
-  if constexpr (sizeof(Raw) == 16)
-    if (t.ahead != 0 && threadIdx.x + threadIdx.y == 0) FetchRows<T, kForm>(t);
   float mean = 0;
   if constexpr (kForm.centered) {
     mean = RowSum<kWarps>(sum, partial[0]) * t.per_element;

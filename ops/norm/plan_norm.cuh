@@ -15,44 +15,39 @@ namespace seqmark {
 struct NormShape {
   int packs = 0;  // of a thread; 0: the row does not fit into registers
   int threads = 0;
+  int rows = 1;  // of a block
 };
 
 // How a row of `packs` packs is divided.
-inline NormShape ChooseNormShape(int64_t packs, int64_t rows,
-                                 int multiprocessors) {
+inline NormShape ChooseNormShape(const NormForm& form, int64_t packs,
+                                 int64_t rows, int multiprocessors) {
   constexpr int kMaxPacks = 5;
-  const auto threads = [packs](int n) {
-    return (packs + 32 * n - 1) / (32 * n) * 32;
-  };
+  constexpr int kManyRows = 64;  // a multiprocessor
+  // Many rows fill the machine: least idle lanes, then fewest warps to add up.
+  // Up to there a block's own time counts, which is shorter with more threads,
+  // as long as they are not too many to meet; with more to read or to add up
+  // besides, four packs a thread do.
+  const bool many = rows > kManyRows * multiprocessors;
+  const int wanted = many ? kMaxPacks : form.residual || form.centered ? 4 : 2;
   NormShape best;
   for (int n = 1; n <= kMaxPacks; ++n) {
-    if (threads(n) > kNormMaxThreads) continue;
-    // Many rows fill the machine: least idle lanes, then fewest warps to add
-    // up. A few rows are as fast as their longest thread: most threads.
-    if (best.packs == 0 || (rows > 2 * multiprocessors &&
-                            threads(n) * n <= best.threads * best.packs))
-      best = {n, static_cast<int>(threads(n))};
+    const int64_t threads = (packs + 32 * n - 1) / (32 * n) * 32;
+    const int64_t lanes = threads * n;
+    if (threads > kNormMaxThreads) continue;
+    if (best.packs > 0) {
+      // So few that each is as fast as its longest thread: most threads.
+      if (rows <= 2 * multiprocessors) break;
+      if (n > wanted && threads > 32 && best.threads <= 256) continue;
+      if (many ? lanes > int64_t{best.threads} * best.packs
+               : 5 * lanes > 6 * packs)
+        continue;
+    }
+    best = {n, static_cast<int>(threads)};
   }
+  // Rows of a warp go by twos: a device starts a block every 1.3 ns or so
+  // (H200), which is what 5 KB of traffic take.
+  if (best.threads == 32 && rows > 4 * multiprocessors) best.rows = 2;
   return best;
-}
-
-// Waves from which on the start and the end of a call count for little.
-inline constexpr int kManyNormWaves = 4;
-
-// Rows of a block, where each is a warp's. A device starts a block every 1.3 ns
-// or so (H200), which is what 5 KB of traffic take: two rows a block keep
-// memory busy. Up to kManyNormWaves, starting all that the device holds takes a
-// good part of the time, and a block has four; but no multiprocessor gets 1/8
-// more to do for it.
-inline int RowsOfBlock(int64_t rows, int64_t resident, int multiprocessors) {
-  const auto divide_up = [](int64_t n, int64_t d) { return (n + d - 1) / d; };
-  int n = rows > kManyNormWaves * resident ? 2 : 4;
-  const auto uneven = [&] {
-    const int64_t most = divide_up(divide_up(rows, n), multiprocessors) * n;
-    return 8 * most > 9 * divide_up(rows, multiprocessors);
-  };
-  while (n > 1 && uneven()) n /= 2;
-  return n;
 }
 
 // Blocks for `work` rows that a block takes in turn: those that run together,
@@ -95,38 +90,21 @@ bool IsPacked(const NormTensors& t) {
 
 // RowKernel, or no launch where the rows do not suit it.
 template <class T, NormForm kForm>
-absl::StatusOr<Launch> PlanRows(NormTensorsOf<kForm.scaled> t,
+absl::StatusOr<Launch> PlanRows(const NormTensorsOf<kForm.scaled>& t,
                                 int multiprocessors) {
   constexpr int kLanes = kRowLanes<T, kForm>;
   if (!IsPacked<T, ResidualOf<T, kForm>, kLanes>(t)) return Launch();
-  const int64_t rows = t.rows * t.groups;
-  const NormShape shape =
-      ChooseNormShape(t.width / kLanes, rows, multiprocessors);
+  const NormShape shape = ChooseNormShape(kForm, t.width / kLanes,
+                                          t.rows * t.groups, multiprocessors);
   if (shape.packs == 0) return Launch();
   void (*const kernels[])(NormTensorsOf<kForm.scaled>) = {
       RowKernel<T, kForm, 1>, RowKernel<T, kForm, 2>, RowKernel<T, kForm, 3>,
       RowKernel<T, kForm, 4>, RowKernel<T, kForm, 5>};
   const auto kernel = kernels[shape.packs - 1];
-  const auto resident_at = [&](int of_block, int64_t& resident) {
-    int blocks = 0;
-    const cudaError_t error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-        &blocks, kernel, shape.threads * of_block, 0);
-    resident = int64_t{std::max(blocks, 1)} * of_block * multiprocessors;
-    return CudaStatus(error, "norm RowKernel's occupancy");
-  };
-  int64_t resident = 0;  // rows
-  if (absl::Status s = resident_at(1, resident); !s.ok()) return s;
-  int of_block = 1;
-  if (shape.threads == 32) {
-    of_block = RowsOfBlock(rows, resident, multiprocessors);
-    if (absl::Status s = resident_at(of_block, resident); !s.ok()) return s;
-  }
-  if (rows > resident && rows <= kManyNormWaves * resident)
-    t.ahead = static_cast<unsigned>(resident / of_block);
-  const int64_t blocks = (t.rows + of_block - 1) / of_block * t.groups;
+  const int64_t blocks = (t.rows + shape.rows - 1) / shape.rows * t.groups;
   if (blocks > INT32_MAX) return Launch();
   return [t, kernel, grid = static_cast<unsigned>(blocks),
-          block = dim3(shape.threads, of_block)](Stream stream) {
+          block = dim3(shape.threads, shape.rows)](Stream stream) {
     return LaunchDependent(kernel, grid, block, 0, AsCudaStream(stream),
                            "norm RowKernel", t);
   };

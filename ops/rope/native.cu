@@ -219,7 +219,7 @@ absl::StatusOr<Launch> Plan(const Rope::Problem& p, const Rope::Args& a,
   const int64_t bytes = p.batch * p.seqlen *
                         (p.heads + (p.has_v ? 2 : 1) * p.kv_heads) *
                         p.head_dim * static_cast<int64_t>(SizeOf(p.dtype));
-  const bool few = bytes <= int64_t{multiprocessors} * 32 * 1024;
+  const bool few = bytes <= int64_t{multiprocessors} * 8 * 1024;
   Launch launch;
   const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
     using T = decltype(tag);
