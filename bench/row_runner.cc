@@ -2,8 +2,10 @@
 #include "bench/row_runner.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "bench/counters.h"
 #include "bench/verify.h"
 #include "fixtures/plant.h"
@@ -15,33 +17,21 @@ namespace {
 // Below this a call is worth timing as a graph too.
 constexpr double kGraphSeconds = 100e-6;
 
-// The time of each of a row's calls, in a pass of its own: least of two.
-absl::StatusOr<std::vector<TimedPart>> TimeParts(
-    const std::vector<RowPart>& parts, Device& device) {
-  std::vector<TimedPart> timed;
-  if (parts.empty()) return timed;
-  std::vector<Launch> launches;
-  launches.reserve(parts.size());
-  for (const RowPart& part : parts) launches.push_back(part.launch);
-  for (int pass = 0; pass < 2; ++pass) {
-    const auto each = device.TimeEach(launches);
-    if (!each.ok()) return each.status();
-    for (size_t i = 0; i < parts.size(); ++i) {
-      if (pass == 0)
-        timed.push_back({parts[i].name, parts[i].op_class, (*each)[i],
-                         parts[i].flops, parts[i].bytes});
-      timed[i].seconds = std::min(timed[i].seconds, (*each)[i]);
-    }
-  }
-  return timed;
-}
-
 std::map<std::string, double> SecondsByClass(
     const std::vector<TimedPart>& parts) {
   std::map<std::string, double> seconds;
   if (!parts.empty()) seconds["other"] = 0;
   for (const TimedPart& part : parts) seconds[part.op_class] += part.seconds;
   return seconds;
+}
+
+// A result that the plan gives and the run confirms; empty where there is none.
+std::string Unconfirmed(const std::map<std::string, double>& counters) {
+  const auto longest = counters.find("max_seqlen");
+  if (longest == counters.end()) return "";
+  return absl::StrFormat(
+      "by the plan max_seqlen is %.0f, which no whole run has confirmed",
+      longest->second);
 }
 
 void AddToLabel(absl::string_view text, std::string& label) {
@@ -104,7 +94,24 @@ absl::StatusOr<std::unique_ptr<EnergyMeter>> RowRunner::MakeEnergyMeter(
       {.window_seconds = std::min(options_.energy_time, options_.max_time)});
 }
 
-absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
+absl::Status RowRunner::CheckTime(const Row& row, CacheState cache,
+                                  const Ceilings& ceilings,
+                                  const std::string& unconfirmed) const {
+  if (!options_.isolate) return absl::OkStatus();  // nobody ends the row
+  const double least =
+      LeastSeconds(row.cost(), row.name().dtype, row.bytes_read(),
+                   row.bytes_written(), cache, ceilings)
+          .seconds;
+  if (least <= options_.row_timeout) return absl::OkStatus();
+  return absl::DeadlineExceededError(
+      absl::StrCat("one call takes ", least,
+                   " s at least by this machine's ceilings, a row ",
+                   options_.row_timeout, " s at most (--row_timeout)",
+                   unconfirmed.empty() ? "" : "; ", unconfirmed));
+}
+
+absl::StatusOr<RowResult> RowRunner::Run(
+    const Row& row, const std::function<void(const std::string&)>& note) {
   const auto machine = Get(row.name().device);
   if (!machine.ok()) return machine.status();
   Device& device = *(*machine)->device;
@@ -116,6 +123,13 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   std::string label;
   m.cache = CacheFor(row.name().device);
   m.plan_seconds = (*instance)->plan_seconds();
+  m.of_row = (*instance)->counters();
+  const std::string unconfirmed = Unconfirmed(m.of_row);
+  if (absl::Status s =
+          CheckTime(row, m.cache, (*machine)->ceilings, unconfirmed);
+      !s.ok())
+    return s;
+  if (!unconfirmed.empty()) note(unconfirmed);
   if (options_.verify) {
     const auto verified = Verify(**instance, options_.seed);
     if (!verified.ok()) return verified.status();
@@ -123,7 +137,11 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
     label = verified->label;
   }
   const bool as_graph = (*instance)->replayed_as_graph();
+  const std::vector<RowPart> row_parts = (*instance)->parts();
   Launch launch = (*instance)->launch();
+  std::optional<FirstCallParts> first_call;
+  if (device.kind() == DeviceKind::kCpu && !row_parts.empty())
+    launch = first_call.emplace(row_parts).launch();
   const auto plant = PlantOfThisBuild();
   if (!plant.ok()) return plant.status();
   if (*plant && (*plant)->IsFor(row.name())) {
@@ -156,8 +174,11 @@ absl::StatusOr<RowResult> RowRunner::Run(const Row& row) {
   if (m.samples.throttled)
     AddToLabel("throttled: its samples have a low clock", label);
   m.memory = device.memory();
-  m.of_row = (*instance)->counters();
-  auto parts = TimeParts((*instance)->parts(), device);
+  const bool one_call = m.samples.samples + m.samples.warm_up_samples == 1;
+  auto parts =
+      first_call && one_call
+          ? absl::StatusOr<std::vector<TimedPart>>(first_call->timed())
+          : TimeParts(row_parts, m.samples.median, sampling.max_time, device);
   if (!parts.ok()) return parts.status();
   m.class_seconds = SecondsByClass(*parts);
   if (m.samples.median < kGraphSeconds)

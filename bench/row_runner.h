@@ -4,6 +4,7 @@
 // nothing of Google Benchmark or processes.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "bench/options.h"
+#include "bench/part_times.h"
 #include "bench/throttle.h"
 #include "fixtures/device.h"
 #include "fixtures/dram_counter.h"
@@ -19,15 +21,6 @@
 #include "fixtures/row.h"
 
 namespace seqmark {
-
-// One of the calls that a row is made of, timed.
-struct TimedPart {
-  std::string name;  // "<op>/<provider>"
-  std::string op_class;
-  double seconds = 0;
-  double flops = 0;
-  double bytes = 0;
-};
 
 struct RowResult {
   double seconds = 0;                      // median of one call
@@ -45,7 +38,11 @@ class RowRunner {
  public:
   explicit RowRunner(const Options& options) : options_(options) {}
 
-  absl::StatusOr<RowResult> Run(const Row& row);
+  // `note` is told, before the row is run, what should be said of it if it
+  // never comes to an end.
+  absl::StatusOr<RowResult> Run(
+      const Row& row, const std::function<void(const std::string&)>& note =
+                          [](const std::string&) {});
 
   // Facts of the devices that `kinds` names, ceilings included, for the
   // result file's context. Devices that are not there give their reason.
@@ -69,6 +66,10 @@ class RowRunner {
   absl::StatusOr<std::unique_ptr<EnergyMeter>> MakeEnergyMeter(
       const Device& device) const;
   absl::StatusOr<Machine*> Get(DeviceKind kind);
+  // DeadlineExceeded for a row that cannot end within --row_timeout.
+  absl::Status CheckTime(const Row& row, CacheState cache,
+                         const Ceilings& ceilings,
+                         const std::string& unconfirmed) const;
 
   const Options& options_;
   std::map<DeviceKind, absl::StatusOr<Machine>> machines_;

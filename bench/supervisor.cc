@@ -180,7 +180,8 @@ class Supervisor {
       const size_t before = left_.size();
       const std::string end = Follow(**worker);
       if (Stopped() || left_.empty()) break;
-      if (!current_.empty()) Lose(current_, end);
+      if (!current_.empty())
+        Lose(current_, note_.empty() ? end : absl::StrCat(end, "; ", note_));
       fruitless = left_.size() < before ? 0 : fruitless + 1;
       if (fruitless == kMostFruitlessWorkers) {
         for (const std::string& name : std::set<std::string>(left_))
@@ -195,8 +196,11 @@ class Supervisor {
     current_.clear();
     std::string line;
     while (true) {
+      // Of the whole row, whatever it says of itself meanwhile.
       const double patience =
-          current_.empty() ? kStartTimeout : options_.row_timeout;
+          current_.empty()
+              ? kStartTimeout
+              : std::max(0.0, options_.row_timeout - (Seconds() - row_start_));
       const WorkerProcess::Read read =
           print_error_ != 0 && Stopped()
               ? WorkerProcess::Read::kStopped
@@ -217,8 +221,10 @@ class Supervisor {
         case WorkerProcess::Read::kTimeout:
           worker.Kill();
           worker.Wait();
-          return absl::StrFormat("no result within %.0f s (--row_timeout)",
-                                 patience);
+          if (current_.empty())
+            return absl::StrCat("no word within ", kStartTimeout, " s");
+          return absl::StrCat("no result within ", options_.row_timeout,
+                              " s (--row_timeout)");
         case WorkerProcess::Read::kStopped:
           worker.Kill();
           worker.Wait();
@@ -233,7 +239,13 @@ class Supervisor {
     const std::string kind = event.value("event", "");
     if (kind == "start") {
       current_ = event.value("name", "");
+      note_.clear();
+      row_start_ = Seconds();
       Progress(absl::StrCat(total_ - left_.size() + 1, "/", total_), current_);
+      return;
+    }
+    if (kind == "note") {
+      note_ = event.value("text", "");
       return;
     }
     if (kind == "trace") {
@@ -297,11 +309,16 @@ class Supervisor {
       print_error_ = errno;
   }
 
+  // Since the run began.
+  double Seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                         start_)
+        .count();
+  }
+
   void Progress(const std::string& where, const std::string& name) {
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start_)
-            .count();
-    std::string text = absl::StrFormat("[%s, %.0f s] %s", where, seconds, name);
+    std::string text =
+        absl::StrFormat("[%s, %.0f s] %s", where, Seconds(), name);
     if (progress_in_place_) {
       // A line that wraps could not be taken back.
       winsize size{};
@@ -323,6 +340,8 @@ class Supervisor {
   int print_error_ = 0;  // errno of a write to standard output that failed
   std::set<std::string> left_;  // rows without a result yet
   std::string current_;         // the row that a worker is at
+  double row_start_ = 0;        // when it began, in Seconds()
+  std::string note_;            // what to say of it if it does not end
   std::set<std::string> failed_, skipped_;
   size_t total_ = 0;
   size_t saved_ = 0;  // rows that the file holds

@@ -47,6 +47,7 @@ class WatchedSource final : public SampleSource {
  public:
   WatchedSource(SampleSource& source, ThrottleWatch* watch)
       : source_(source), watch_(watch) {}
+  absl::Status Prepare() override { return source_.Prepare(); }
   absl::StatusOr<SampleBatch> Take(int count) override {
     auto batch = source_.Take(count);
     if (watch_ != nullptr) watch_->Look();

@@ -150,7 +150,10 @@ void RunRows(const Options& options,
         name.c_str(),
         [&options, &runner, &skips, &sink, row, name](benchmark::State& state) {
           sink({{"event", "start"}, {"name", name}});
-          const absl::StatusOr<RowResult> result = runner.Run(*row);
+          const absl::StatusOr<RowResult> result =
+              runner.Run(*row, [&sink](const std::string& text) {
+                sink({{"event", "note"}, {"text", text}});
+              });
           if (!result.ok()) {
             const std::string message(result.status().message());
             if (IsSkip(result.status()))

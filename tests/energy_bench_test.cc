@@ -9,7 +9,9 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -93,9 +95,13 @@ TEST_F(EnergyBenchTest, RaplIsReadBesideTheLoad) {
     }
     close(file);
   });
+  // Also where Rows ends the test: a thread that still runs would end it all.
+  absl::Cleanup stop = [&] {
+    over = true;
+    device.join();
+  };
   const Json document = Rows();
-  over = true;
-  device.join();
+  std::move(stop).Invoke();
   if (document.is_null()) GTEST_SKIP() << ReadFile(Path("err"));
   Check(document, "RAPL of package-0");
 }

@@ -178,6 +178,49 @@ TEST(EnergyMeter, CallsAreCountedWithinTheWindow) {
   EXPECT_NEAR(reading->joules, 1.2 * 500 * 1e-4, 0.01 * 500 * 1e-4);
 }
 
+// Reads as slow as an H200's, and a chip whose power, or whose clock under a
+// power limit, is still falling when the window begins.
+TEST(EnergyMeter, ALoadThatHasNotSettledIsWatchedForLonger) {
+  for (const double seconds : {1e-4, 2e-3}) {
+    for (const bool slower : {false, true}) {
+      World world;
+      const auto meter = MakeMeter(world, 4e-3);
+      ASSERT_NE(meter, nullptr);
+      FakeSource source(world, seconds, true);
+      double joules = 500 * seconds;
+      if (slower) {
+        source.slower_after = 0.6;
+        source.slower_by = 1.2;
+        joules *= 1.2;
+      } else {
+        source.ramp = [](double now) { return 1 + 0.2 * std::exp(-now / 0.3); };
+      }
+      const double start = world.Now();
+      const auto reading = meter->Measure(source, seconds);
+      ASSERT_TRUE(reading.ok()) << reading.status();
+      EXPECT_NEAR(reading->joules, joules, 0.01 * joules) << slower << seconds;
+      EXPECT_GE(reading->end - reading->start, meter->window_seconds() - 0.06);
+      EXPECT_LT(world.Now() - start,
+                meter->lead_in_seconds() + 2 * meter->window_seconds() + 0.4);
+    }
+  }
+}
+
+// What never settles costs two windows in place of one, no more.
+TEST(EnergyMeter, ALoadThatNeverSettlesIsMeasuredAllTheSame) {
+  World world;
+  const auto meter = MakeMeter(world);
+  ASSERT_NE(meter, nullptr);
+  FakeSource source(world, 1e-4, true);
+  source.ramp = [](double now) { return std::exp(-0.5 * now); };
+  const double start = world.Now();
+  const auto reading = meter->Measure(source, 1e-4);
+  ASSERT_TRUE(reading.ok()) << reading.status();
+  EXPECT_GT(reading->joules, 0);
+  EXPECT_LT(world.Now() - start,
+            meter->lead_in_seconds() + 2 * meter->window_seconds() + 0.4);
+}
+
 // Late by up to a third of the period, either way: right, or given up in time.
 TEST(EnergyMeter, IrregularUpdatesAreNoHarm) {
   int measured = 0;
