@@ -32,12 +32,39 @@ void ForEachProviderOf(const Mamba2Inner::Problem& p, Body&& body) {
   });
 }
 
+// Outputs of two calls that may round differently: either is as far from the
+// definition as its tolerance allows.
+void ExpectCloseOutputs(Call& call, Call& expected) {
+  const Mamba2Inner::Problem& p = expected.problem;
+  Tolerance tolerance = Mamba2Inner::GetTolerance(p);
+  tolerance.max_error *= 2;
+  tolerance.l2_error *= 2;
+  std::vector<Tensor> tensors;
+  Mamba2Inner::Visit(p, expected.args, [&](const TensorSpec&, Tensor& tensor) {
+    tensors.push_back(tensor);
+  });
+  size_t i = 0;
+  Mamba2Inner::Visit(p, call.args, [&](const TensorSpec& spec, Tensor& tensor) {
+    const Tensor& other = tensors[i++];
+    if (!IsOutput(spec.role)) return;
+    const std::string raw = expected.Read(other);
+    std::vector<double> reference(other.size());
+    for (int64_t k = 0; k < other.size(); ++k)
+      reference[k] = LoadElement(spec.dtype, raw.data(), k);
+    const OutputError error = Compare(
+        spec.name, spec.dtype, call.Read(tensor).data(), reference, tolerance);
+    EXPECT_TRUE(error.ok) << error.message;
+  });
+}
+
 TEST(Mamba2Inner, ReadsStrides) {
   for (const auto& p :
        {MakeProblem(2, 70, 3, 64, 1, 128), MakeProblem(2, 37, 4, 16, 2, 16)})
     ForEachProviderOf(p, [&](const auto& provider, Device& device) {
       Call plain(p, device);
-      plain.Run(provider);
+      const absl::Status taken = plain.TryRun(provider);
+      if (absl::IsUnimplemented(taken)) return;
+      ASSERT_TRUE(taken.ok()) << taken;
       // Slices whose rows keep 16-byte and only element alignment.
       for (const auto& [extra, offset] : {std::pair{32, 16}, {7, 3}}) {
         SCOPED_TRACE(absl::StrCat(extra, " wider, from ", offset));
@@ -48,7 +75,11 @@ TEST(Mamba2Inner, ReadsStrides) {
         const absl::Status status = views.TryRun(provider);
         if (absl::IsUnimplemented(status)) continue;
         ASSERT_TRUE(status.ok()) << status;
-        ExpectSameOutputs(views, plain);
+        // CUDA has other kernels for rows that only elements are aligned to.
+        if (provider.device == DeviceKind::kCuda)
+          ExpectCloseOutputs(views, plain);
+        else
+          ExpectSameOutputs(views, plain);
       }
     });
 }
@@ -100,29 +131,7 @@ TEST(Mamba2Inner, TheStatesCarryASequenceOn) {
         second.Run(provider);
         all.args.conv_state_out = second.args.conv_state_out;
         all.args.state_out = second.args.state_out;
-        // Either is as far from the definition as its tolerance allows.
-        Tolerance tolerance = Mamba2Inner::GetTolerance(p);
-        tolerance.max_error *= 2;
-        tolerance.l2_error *= 2;
-        std::vector<Tensor> expected;
-        Mamba2Inner::Visit(p, whole.args,
-                           [&](const TensorSpec&, Tensor& tensor) {
-                             expected.push_back(tensor);
-                           });
-        size_t i = 0;
-        Mamba2Inner::Visit(
-            p, all.args, [&](const TensorSpec& spec, Tensor& tensor) {
-              const Tensor& other = expected[i++];
-              if (!IsOutput(spec.role)) return;
-              const std::string raw = whole.Read(other);
-              std::vector<double> reference(other.size());
-              for (int64_t k = 0; k < other.size(); ++k)
-                reference[k] = LoadElement(spec.dtype, raw.data(), k);
-              const OutputError error =
-                  Compare(spec.name, spec.dtype, all.Read(tensor).data(),
-                          reference, tolerance);
-              EXPECT_TRUE(error.ok) << error.message;
-            });
+        ExpectCloseOutputs(all, whole);
       }
     });
   }
