@@ -69,9 +69,14 @@ struct GatedScan {
   absl::Status SetHopper(ssd::HopperParamsOf<Tile>& params) const {
     using T = typename Tile::Element;
     params.gate = Gate<T>();
-    const auto z = ssd::MapHeads<T>(Mamba2Inner::Scan(p), a.z);
+    // Each warp that gates has copies of its own.
+    const SsdScan::Problem scan = Mamba2Inner::Scan(p);
+    const auto z = ssd::MapHeads<T>(scan, a.z, ssd::kGateTokens);
+    const auto y = ssd::MapHeads<T>(scan, a.y, ssd::kGateTokens);
     if (!z.ok()) return z.status();
+    if (!y.ok()) return y.status();
     params.z = *z;
+    params.y = *y;
     return absl::OkStatus();
   }
 };

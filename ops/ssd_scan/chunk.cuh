@@ -71,6 +71,9 @@ using ParamsOf =
 template <class Plain>
 struct Gated : Plain {
   static constexpr bool kGated = true;
+#if !defined(GATE_BY_DECAYS)
+  static constexpr bool kScoresGate = true;
+#endif
 };
 // And where x is convolved on its way in (hopper_convolve.cuh).
 template <class Plain>

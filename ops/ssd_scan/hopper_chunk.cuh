@@ -48,6 +48,7 @@ template <class T, int kHeadDim, int kStateSize>
 struct HopperTile {
   using Element = T;
   static constexpr bool kGated = false;
+  static constexpr bool kScoresGate = false;
   static constexpr bool kConvolved = false;
   static constexpr int kP = kHeadDim;    // 64 or 128
   static constexpr int kN = kStateSize;  // d_state, padded with zeros
@@ -107,14 +108,16 @@ struct HopperStateShared {
       convolution;
 };
 
-// Of a gated scan, for each warpgroup: z of a chunk lies where its y goes, and
-// what each of its warps has of the squares' sums.
+// Of a gated scan: for each warpgroup that owns state, y of a chunk is there
+// (staged) or has left (free), and z, of each warp that gates.
+inline constexpr int kGateTokens = kChunk / 4;  // of a warp that gates
+inline constexpr int kGateBehind = 2;  // chunks, where it also makes scores
 template <bool kGated>
 struct HopperGateShared {};
 template <>
 struct HopperGateShared<true> {
-  uint64_t full[2][2];
-  float squares[2][2][4][kChunk];
+  uint64_t full[2][4];
+  uint64_t staged[2], free[2];
 };
 
 template <class Tile>

@@ -6,10 +6,11 @@
 // place before the warpgroups that own the state read it. The arithmetic is
 // that of ops/causal_conv1d, step by step: the same bits.
 //
-// A lane has four neighbouring channels, a warp a token's row of the CTA's 128
-// and some tokens, one after the other, whose inputs it keeps in registers as
-// long as they matter. What is before its tokens it reads before any warp
-// writes.
+// A lane has two neighbouring channels, a warp a token's row of a tile and some
+// tokens, four at once, so that no instruction waits for the one before it: one
+// after the other (four channels a lane) the special functions' latency made
+// 6,000 cycles of a chunk. What is before its tokens a warp reads before any of
+// its tile's writes.
 #pragma once
 
 #include "ops/ssd_scan/hopper_chunk.cuh"
@@ -25,27 +26,30 @@ __device__ __forceinline__ void LoadTaps(const ConvolutionParams<T>& conv,
                                          int thread, int threads,
                                          HopperTaps& taps) {
   for (int c = thread; c < kTapChannels; c += threads) {
+    // All loads before any use.
     const bool exists = first_channel + c < channels;
-    const int channel = first_channel + c;
-    taps.bias[c] =
-        exists && conv.bias != nullptr ? ToFloat(conv.bias[channel]) : 0.0f;
+    const int channel = exists ? first_channel + c : 0;
+    T raw[kTaps], bias = FromFloat<T>(0.0f);
 #pragma unroll
-    for (int k = 0; k < kTaps; ++k) {
-      const int w = k - (kTaps - conv.width);
-      taps.tap[k][c] = exists && w >= 0
-                           ? ToFloat(conv.weight[channel * conv.width + w])
-                           : 0.0f;
-    }
+    for (int k = 0; k < kTaps; ++k)
+      raw[k] =
+          conv.weight[channel * conv.width + max(k - (kTaps - conv.width), 0)];
+    if (conv.bias != nullptr) bias = conv.bias[channel];
+#pragma unroll
+    for (int k = 0; k < kTaps; ++k)
+      taps.tap[k][c] =
+          exists && k >= kTaps - conv.width ? ToFloat(raw[k]) : 0.0f;
+    taps.bias[c] = exists ? ToFloat(bias) : 0.0f;
   }
 }
 
-template <class T>
-__device__ __forceinline__ void UnpackFour(uint2 raw, float (&v)[4]) {
-  const float2 low = UnpackPair<T>(raw.x), high = UnpackPair<T>(raw.y);
-  v[0] = low.x;
-  v[1] = low.y;
-  v[2] = high.x;
-  v[3] = high.y;
+__device__ __forceinline__ uint32_t LoadShared(uint32_t from) {
+  uint32_t word;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(word) : "r"(from) : "memory");
+  return word;
+}
+__device__ __forceinline__ void StoreShared(uint32_t to, uint32_t word) {
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(word) : "memory");
 }
 
 // Tokens of a chunk by warp `warp` of kWarps, all of which call this; `x` are
@@ -54,65 +58,85 @@ template <class Tile, int kWarps, class T = typename Tile::Element>
 __device__ __forceinline__ void ConvolveChunk(
     const ConvolutionParams<T>& conv, const HopperPlace<Tile>& place, int chunk,
     int warp, const HopperTaps& taps, const uint8_t* before, uint8_t* x) {
-  constexpr int kTokens = kChunk / kWarps;
+  constexpr int kRuns = kWarps / 2, kTokens = kChunk / kRuns;
+  constexpr int kAtOnce = 4;  // tokens: eight channels' chains of instructions
   static_assert(kTokens % 8 == 0);
   const int lane = Opaque(place.lane);
-  const int tile = lane / 16, piece = lane % 16 / 2, half = lane % 2 * 8;
-  uint8_t* const rows =
-      x + tile * Tile::kTileBytes + warp * kTokens * Tile::kRow + half;
-  float window[kTaps - 1][4];
+  const int tile = warp / kRuns, run = warp % kRuns;
+  const int piece = lane / 4, word = lane % 4 * 4;
+  // Row i of the run is at rows ^ (i % 8 << 4), plus its offset.
+  uint32_t rows = SharedAddress(x) + tile * Tile::kTileBytes +
+                  run * kTokens * Tile::kRow + piece * 16 + word;
+  float2 window[kTaps - 1];
 #pragma unroll
   for (int k = 0; k < kTaps - 1; ++k) {
-    uint2 raw = {0, 0};
-    if (warp > 0) {
-      raw = *reinterpret_cast<const uint2*>(
-          rows + (k - (kTaps - 1)) * Tile::kRow +
-          ((piece ^ (k + 8 - (kTaps - 1))) << 4));
+    constexpr int kBack = kTaps - 1;
+    uint32_t raw = 0;
+    if (run > 0) {
+      raw =
+          LoadShared((rows ^ (k + 8 - kBack) << 4) - (kBack - k) * Tile::kRow);
     } else if (chunk > 0) {
-      const int row = 4 * tile + k + 1;
-      raw = *reinterpret_cast<const uint2*>(before + Swizzled(row, piece, 128) +
-                                            half);
+      raw = *reinterpret_cast<const uint32_t*>(
+          before + Swizzled(4 * tile + k + 1, piece, 128) + word);
     } else if (conv.state != nullptr && k >= kTaps - conv.width) {
-      const int channel = place.first_head * Tile::kP + 4 * lane;
+      const int channel = 64 * tile + 2 * lane;
       const int s = k - (kTaps - conv.width);
-      if (4 * lane < place.heads * Tile::kP)
-        raw = *reinterpret_cast<const uint2*>(
+      if (channel < place.heads * Tile::kP)
+        raw = *reinterpret_cast<const uint32_t*>(
             conv.state +
             (static_cast<int64_t>(place.batch) * (conv.width - 1) + s) *
                 conv.channels +
-            channel);
+            place.first_head * Tile::kP + channel);
     }
-    UnpackFour<T>(raw, window[k]);
+    window[k] = UnpackPair<T>(raw);
   }
-  hopper::SyncWarps<32 * kWarps>(4);
-  float tap[kTaps][4], bias[4];
-  const auto load = [&](const float* from, float(&to)[4]) {
-    const float4 v = *reinterpret_cast<const float4*>(&from[4 * lane]);
-    to[0] = v.x;
-    to[1] = v.y;
-    to[2] = v.z;
-    to[3] = v.w;
+  hopper::SyncWarps<32 * kRuns>(4 + tile);
+  const int channel = 64 * tile + 2 * lane;
+  float2 tap[kTaps];
+#pragma unroll
+  for (int k = 0; k < kTaps; ++k)
+    tap[k] = *reinterpret_cast<const float2*>(&taps.tap[k][channel]);
+  const float2 bias = *reinterpret_cast<const float2*>(&taps.bias[channel]);
+  uint32_t raw[kAtOnce];
+  const auto load = [&](int first) {
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      raw[i] =
+          LoadShared((rows ^ (first + i) % 8 << 4) + (first + i) * Tile::kRow);
   };
+  load(0);
+#pragma unroll 1
+  for (int eight = 0; eight < kTokens; eight += 8) {
 #pragma unroll
-  for (int k = 0; k < kTaps; ++k) load(taps.tap[k], tap[k]);
-  load(taps.bias, bias);
+    for (int four = 0; four < 8; four += kAtOnce) {
+      float2 input[kAtOnce], sum[kAtOnce];
 #pragma unroll
-  for (int i = 0; i < kTokens; ++i) {
-    auto& place_of = *reinterpret_cast<uint2*>(rows + i * Tile::kRow +
-                                               ((piece ^ (i % 8)) << 4));
-    float input[4], y[4];
-    UnpackFour<T>(place_of, input);
+      for (int i = 0; i < kAtOnce; ++i) input[i] = UnpackPair<T>(raw[i]);
+      // The next tokens' come meanwhile.
+      if (four + kAtOnce < 8 || eight + 8 < kTokens) load(four + kAtOnce);
+      const auto before_of = [&](int i) {
+        return i < kTaps - 1 ? window[i] : input[i - (kTaps - 1)];
+      };
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      float sum = fmaf(tap[0][c], window[0][c], bias[c]);
-      sum = fmaf(tap[1][c], window[1][c], sum);
-      sum = fmaf(tap[2][c], window[2][c], sum);
-      y[c] = SiluFast(fmaf(tap[3][c], input[c], sum));
-      window[0][c] = window[1][c];
-      window[1][c] = window[2][c];
-      window[2][c] = input[c];
+      for (int i = 0; i < kAtOnce; ++i) {
+        sum[i] = bias;
+#pragma unroll
+        for (int k = 0; k < kTaps; ++k) {
+          const float2 v = before_of(i + k);
+          sum[i].x = fmaf(tap[k].x, v.x, sum[i].x);
+          sum[i].y = fmaf(tap[k].y, v.y, sum[i].y);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int row = four + i;
+        StoreShared((rows ^ row << 4) + row * Tile::kRow,
+                    PackPair<T>(SiluFast(sum[i].x), SiluFast(sum[i].y)));
+      }
+#pragma unroll
+      for (int k = 0; k < kTaps - 1; ++k) window[k] = before_of(kAtOnce + k);
     }
-    place_of = {PackPair<T>(y[0], y[1]), PackPair<T>(y[2], y[3])};
+    rows += 8 * Tile::kRow;
   }
 }
 
