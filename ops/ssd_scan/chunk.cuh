@@ -71,14 +71,6 @@ using ParamsOf =
 template <class Plain>
 struct Gated : Plain {
   static constexpr bool kGated = true;
-#if !defined(GATE_BY_DECAYS)
-  static constexpr bool kScoresGate = true;
-#endif
-};
-// And where x is convolved on its way in (hopper_convolve.cuh).
-template <class Plain>
-struct GatedAndConvolved : Gated<Plain> {
-  static constexpr bool kConvolved = true;
 };
 
 template <class T, int kHeadDim, int kStateSize>

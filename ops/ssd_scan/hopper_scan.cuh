@@ -14,7 +14,6 @@
 
 #include "fixtures/dependent_launch_cuda.h"
 #include "ops/ssd_scan/hopper_chunk.cuh"
-#include "ops/ssd_scan/hopper_convolve.cuh"
 #include "ops/ssd_scan/hopper_gate.cuh"
 #include "ops/ssd_scan/hopper_scores.cuh"
 
@@ -112,25 +111,63 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
       hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
                        chunk * kChunk, place.batch, staged);
   };
-  // Of a gated y, it only stages: see GateWarp.
-  [[maybe_unused]] const auto stage_y = [&](int chunk) {
+  // The same of a gated y: see GateOutputs. z of a chunk is fetched while the
+  // chunk before it is stored, once that place's y has left.
+  [[maybe_unused]] const bool leads = threadIdx.x % 128 == 0 && place.active();
+  [[maybe_unused]] const auto fetch_z = [&](int chunk) {
+    if constexpr (Tile::kGated) {
+      const int buffer = (chunk - first) % 2;
+      uint64_t& full = shared.gate.full[group][buffer];
+      hopper::ExpectBytes(full, Tile::kTileBytes);
+      hopper::CopyBox(shared.y[group][buffer], hp.z, full,
+                      place.head() * Tile::kP + place.row, chunk * kChunk,
+                      place.batch);
+      hopper::Arrive(full);
+    }
+  };
+  [[maybe_unused]] float scale[2] = {1.0f, 1.0f};
+  if constexpr (Tile::kGated) {
+    if (leads) {
+      fetch_z(first);
+      if (first + 1 < end) fetch_z(first + 1);
+    }
+    if (hp.gate.weight != nullptr && place.active()) {
+      const T* const weight = hp.gate.weight + place.head() * Tile::kP +
+                              place.row + place.warp % 4 * 16 + place.lane / 4;
+      scale[0] = ToFloat(weight[0]);
+      scale[1] = ToFloat(weight[8]);
+    }
+  }
+  [[maybe_unused]] const auto store_gated = [&](int chunk) {
     if constexpr (Tile::kGated) {
       if (!place.active()) return;
-      hopper::Wait(shared.gate.free[group], ((chunk - first) & 1) ^ 1);
-      const uint32_t rows =
-          Across(SharedAddress(shared.y[group][0]), Opaque(place.lane),
-                 place.warp % 4 * 2, Tile::kRow);
-#pragma unroll
-      for (int j = 0; j < kSteps; ++j)
-        hopper::StoreMatricesTransposed(Shifted(rows, 16 * j, 0, Tile::kRow),
-                                        out[j]);
-      __syncwarp();
-      if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.gate.staged[group]);
+      const int turn = chunk - first, buffer = turn % 2;
+      if (leads && turn > 0) {
+        hopper::WaitStores();
+        if (chunk + 1 < end) fetch_z(chunk + 1);
+      }
+      hopper::Wait(shared.gate.full[group][buffer], turn / 2 & 1);
+      uint8_t* const staged = shared.y[group][buffer];
+      float(&sums)[4][kChunk] = shared.gate.squares[buffer][group];
+      const bool squares = hp.gate.weight != nullptr;
+      GateOutputs(place, scale, staged,
+                  squares ? sums[place.warp % 4] : nullptr, out);
+      hopper::FenceForProducts();
+      hopper::SyncWarps<128>(1 + group);
+      if (leads)
+        hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
+                         chunk * kChunk, place.batch, staged);
+      const int i = threadIdx.x % 128, token = chunk * kChunk + i;
+      if (squares && i < kChunk && token < p.seqlen)
+        hp.gate.squares[place.batch * hp.gate.squares_strides.batch +
+                        token * hp.gate.squares_strides.token +
+                        (place.head() * Tile::kP + place.row) / kPartRows] =
+            (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]);
     }
   };
   const auto store_any = [&](int chunk) {
     if constexpr (Tile::kGated)
-      stage_y(chunk);
+      store_gated(chunk);
     else
       store(chunk);
   };
@@ -166,8 +203,6 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
     uint32_t x[kSteps][4], scaled[kSteps][4];
-    if constexpr (Tile::kConvolved)
-      hopper::Wait(shared.convolution.done[stage], turn / Tile::kStages & 1);
     const uint32_t x_tile = SharedAddress(shared.x[stage][group]);
     LoadChunkX(x_tile, place.lane, place.warp, scaled);
     ScaleX<T>(decays.weight, t, scaled);
@@ -254,19 +289,13 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     for (int s = 0; s < Tile::kStages; ++s) {
       hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
       hopper::InitBarrier(shared.empty[s], 12 * kArrivalsOfWarp);
-      if constexpr (Tile::kConvolved) {
-        hopper::InitBarrier(shared.convolution.raw[s], 1);
-        hopper::InitBarrier(shared.convolution.done[s], 4 * kArrivalsOfWarp);
-      }
     }
     for (int s = 0; s < 2; ++s) {
       hopper::InitBarrier(shared.scored[s], 4 * kArrivalsOfWarp);
       hopper::InitBarrier(shared.free[s], 8 * kArrivalsOfWarp);
-      if constexpr (Tile::kGated) {
-        for (auto& full : shared.gate.full[s]) hopper::InitBarrier(full, 1);
-        hopper::InitBarrier(shared.gate.staged[s], 4 * kArrivalsOfWarp);
-        hopper::InitBarrier(shared.gate.free[s], 4 * kArrivalsOfWarp);
-      }
+      if constexpr (Tile::kGated)
+        for (auto& of_group : shared.gate.full)
+          hopper::InitBarrier(of_group[s], 1);
     }
     hopper::FenceBarriers();
   }
@@ -277,67 +306,22 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     hopper::GiveRegisters<56>();
     // Two warps a head take every other chunk.
     const int slot = (place.warp - 12) / 2, odd = place.warp % 2;
-    // They convolve together, each chunk in turn. `convolved` of them are done.
-    [[maybe_unused]] int convolved = 0;
-    [[maybe_unused]] const auto convolve_before = [&](int turns) {
-      if constexpr (Tile::kConvolved) {
-        for (; convolved < turns; ++convolved) {
-          auto& conv = shared.convolution;
-          const int stage = convolved % Tile::kStages;
-          hopper::Wait(conv.raw[stage], convolved / Tile::kStages & 1);
-          ConvolveChunk<Tile, 4>(hp.convolution, place, first + convolved,
-                                 place.warp - 12, conv.taps, conv.before[stage],
-                                 shared.x[stage][0]);
-          hopper::FenceForProducts();
-          __syncwarp();
-          if (ArrivesForWarp(place.lane)) hopper::Arrive(conv.done[stage]);
-        }
-      }
-    };
-    constexpr bool kGates = Tile::kGated && !Tile::kScoresGate;
-    std::conditional_t<kGates, GateWarp<Tile>, NoGate> gate(
-        hp, place, place.warp - 12, first, end, shared);
-    // `gated` chunks have been.
-    [[maybe_unused]] int gated = 0;
-    [[maybe_unused]] const auto gate_before = [&](int turns) {
-      if constexpr (kGates) {
-        for (; gated < turns; ++gated) {
-          gate.Gate(first + gated);
-          gate.Release();
-        }
-      }
-    };
-    if constexpr (Tile::kConvolved) {
-      LoadTaps(hp.convolution, place.first_head * Tile::kP, p.heads * Tile::kP,
-               threadIdx.x % 128, 128, shared.convolution.taps);
-      hopper::SyncWarps<128>(4);
-    }
-    if (slot >= Tile::kHeads || first + odd >= end) {
-      if constexpr (Tile::kConvolved) convolve_before(end - first);
-      gate_before(end - first);
-      return;
-    }
+    if (slot >= Tile::kHeads || first + odd >= end) return;
     DecayWarp<T> decays(p, place, slot);
     decays.ForEachChunk(first + odd, 2, [&](int chunk, const T(&raw)[2]) {
       const int turn = chunk - first, stage = turn % Tile::kStages;
-      // What is staged by the time that this chunk's place is free.
-      gate_before(turn - Tile::kStages);
       decays.Sum(chunk * kChunk, raw);
       hopper::Wait(shared.empty[stage], (turn / Tile::kStages & 1) ^ 1);
       if (slot == 0 && place.lane == 0) {
-        constexpr int kXTiles = Tile::kConvolved ? 0 : 2;
-        hopper::ExpectBytes(
-            shared.full[stage],
-            (kXTiles + 2 * Tile::kInputTiles) * Tile::kTileBytes);
-        if constexpr (Tile::kConvolved)
-          CopyRaw(hp, place, chunk, stage, shared);
+        hopper::ExpectBytes(shared.full[stage],
+                            (2 + 2 * Tile::kInputTiles) * Tile::kTileBytes);
         for (int k = 0; k < Tile::kInputTiles; ++k) {
           hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
           hopper::CopyBox(shared.C[stage][k], hp.C, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
         }
-        for (int k = 0; k < kXTiles; ++k)
+        for (int k = 0; k < 2; ++k)
           hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
                           place.first_head * Tile::kP + 64 * k, chunk * kChunk,
                           place.batch);
@@ -350,9 +334,8 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
                               later * kChunk, place.batch);
         if constexpr (Tile::kGated)
           for (int k = 0; k < 2; ++k)
-            for (int i = 0; i < kChunk; i += kGateTokens)
-              hopper::PrefetchBox(hp.z, place.first_head * Tile::kP + 64 * k,
-                                  later * kChunk + i, place.batch);
+            hopper::PrefetchBox(hp.z, place.first_head * Tile::kP + 64 * k,
+                                later * kChunk, place.batch);
         if (place.first_head % (p.heads / p.groups) == 0)
           for (int k = 0; k < Tile::kInputTiles; ++k) {
             hopper::PrefetchBox(hp.B, 64 * k, place.group, later * kChunk,
@@ -366,14 +349,11 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
       decays.FillOthers(out);
       __syncwarp();
       if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.full[stage]);
-      if constexpr (Tile::kConvolved) convolve_before(turn + 1);
       return chunk + 2 < end;
     });
-    if constexpr (Tile::kConvolved) convolve_before(end - first);
-    gate_before(end - first);
   } else if (place.warp >= 8) {
     hopper::GiveRegisters<88>();
-    MakeScores(hp, place, first, end, shared);
+    MakeScores(p, place, end - first, shared);
   } else {
     hopper::TakeRegisters<184>();
     ScanChunks(hp, place, first, end, end == chunks, shared);

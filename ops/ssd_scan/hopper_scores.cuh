@@ -5,7 +5,6 @@
 #pragma once
 
 #include "ops/ssd_scan/hopper_chunk.cuh"
-#include "ops/ssd_scan/hopper_gate.cuh"
 
 namespace seqmark::ssd {
 
@@ -85,12 +84,11 @@ __device__ __forceinline__ void WriteScores(
 
 // The score warpgroup: warps 8 to 11.
 template <class Tile, class T = typename Tile::Element>
-__device__ __forceinline__ void MakeScores(const HopperParamsOf<Tile>& hp,
+__device__ __forceinline__ void MakeScores(const Params<T>& p,
                                            const HopperPlace<Tile>& place,
-                                           int first, int end,
+                                           int chunks,
                                            HopperScanShared<Tile>& shared) {
-  const Params<T>& p = hp.p;
-  const int warp = place.warp - 8, chunks = end - first;
+  const int warp = place.warp - 8;
   // Blocks above the diagonal are zeros for ever.
   for (int i = threadIdx.x % 128;
        i < static_cast<int>(sizeof(shared.scores)) / 16; i += 128)
@@ -100,9 +98,6 @@ __device__ __forceinline__ void MakeScores(const HopperParamsOf<Tile>& hp,
 #pragma unroll
   for (int h = 0; h < Tile::kHeads; ++h)
     skip[h] = p.D != nullptr && h < place.heads ? p.D[place.first_head + h] : 0;
-  // They also gate what was staged two chunks before.
-  std::conditional_t<Tile::kScoresGate, GateWarp<Tile>, NoGate> gate(
-      hp, place, warp, first, end, shared);
   float cb[8][4] = {};
   for (int turn = 0; turn < chunks; ++turn) {
     const int stage = turn % Tile::kStages, buffer = turn % 2;
@@ -117,7 +112,6 @@ __device__ __forceinline__ void MakeScores(const HopperParamsOf<Tile>& hp,
       hopper::Product(cb, c.At(at), b.At(at), k > 0, T());
     }
     hopper::CommitProducts();
-    if (turn > kGateBehind) gate.Release();
     hopper::Wait(shared.free[buffer], (turn / 2 & 1) ^ 1);
     hopper::WaitProducts<0>();
     hopper::Hold(cb);
@@ -129,12 +123,6 @@ __device__ __forceinline__ void MakeScores(const HopperParamsOf<Tile>& hp,
       hopper::Arrive(shared.scored[buffer]);
       hopper::Arrive(shared.empty[stage]);
     }
-    if (turn >= kGateBehind) gate.Gate(first + turn - kGateBehind);
-  }
-  if (chunks > kGateBehind) gate.Release();
-  for (int turn = max(chunks - kGateBehind, 0); turn < chunks; ++turn) {
-    gate.Gate(first + turn);
-    gate.Release();
   }
 }
 
