@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What rows cannot show of mamba2_inner: slices of one projection, a sequence
-// cut in two, and that a convolution in the scan's load stage changes no bit.
+// What rows cannot show of mamba2_inner: slices of one projection and a
+// sequence cut in two.
 #include "ops/mamba2_inner/mamba2_inner.h"
 
 #include "tests/op_call.h"
@@ -32,12 +32,39 @@ void ForEachProviderOf(const Mamba2Inner::Problem& p, Body&& body) {
   });
 }
 
+// Outputs of two calls that may round differently: either is as far from the
+// definition as its tolerance allows.
+void ExpectCloseOutputs(Call& call, Call& expected) {
+  const Mamba2Inner::Problem& p = expected.problem;
+  Tolerance tolerance = Mamba2Inner::GetTolerance(p);
+  tolerance.max_error *= 2;
+  tolerance.l2_error *= 2;
+  std::vector<Tensor> tensors;
+  Mamba2Inner::Visit(p, expected.args, [&](const TensorSpec&, Tensor& tensor) {
+    tensors.push_back(tensor);
+  });
+  size_t i = 0;
+  Mamba2Inner::Visit(p, call.args, [&](const TensorSpec& spec, Tensor& tensor) {
+    const Tensor& other = tensors[i++];
+    if (!IsOutput(spec.role)) return;
+    const std::string raw = expected.Read(other);
+    std::vector<double> reference(other.size());
+    for (int64_t k = 0; k < other.size(); ++k)
+      reference[k] = LoadElement(spec.dtype, raw.data(), k);
+    const OutputError error = Compare(
+        spec.name, spec.dtype, call.Read(tensor).data(), reference, tolerance);
+    EXPECT_TRUE(error.ok) << error.message;
+  });
+}
+
 TEST(Mamba2Inner, ReadsStrides) {
   for (const auto& p :
        {MakeProblem(2, 70, 3, 64, 1, 128), MakeProblem(2, 37, 4, 16, 2, 16)})
     ForEachProviderOf(p, [&](const auto& provider, Device& device) {
       Call plain(p, device);
-      plain.Run(provider);
+      const absl::Status taken = plain.TryRun(provider);
+      if (absl::IsUnimplemented(taken)) return;
+      ASSERT_TRUE(taken.ok()) << taken;
       // Slices whose rows keep 16-byte and only element alignment.
       for (const auto& [extra, offset] : {std::pair{32, 16}, {7, 3}}) {
         SCOPED_TRACE(absl::StrCat(extra, " wider, from ", offset));
@@ -48,7 +75,11 @@ TEST(Mamba2Inner, ReadsStrides) {
         const absl::Status status = views.TryRun(provider);
         if (absl::IsUnimplemented(status)) continue;
         ASSERT_TRUE(status.ok()) << status;
-        ExpectSameOutputs(views, plain);
+        // CUDA has other kernels for rows that only elements are aligned to.
+        if (provider.device == DeviceKind::kCuda)
+          ExpectCloseOutputs(views, plain);
+        else
+          ExpectSameOutputs(views, plain);
       }
     });
 }
@@ -100,64 +131,9 @@ TEST(Mamba2Inner, TheStatesCarryASequenceOn) {
         second.Run(provider);
         all.args.conv_state_out = second.args.conv_state_out;
         all.args.state_out = second.args.state_out;
-        // Either is as far from the definition as its tolerance allows.
-        Tolerance tolerance = Mamba2Inner::GetTolerance(p);
-        tolerance.max_error *= 2;
-        tolerance.l2_error *= 2;
-        std::vector<Tensor> expected;
-        Mamba2Inner::Visit(p, whole.args,
-                           [&](const TensorSpec&, Tensor& tensor) {
-                             expected.push_back(tensor);
-                           });
-        size_t i = 0;
-        Mamba2Inner::Visit(
-            p, all.args, [&](const TensorSpec& spec, Tensor& tensor) {
-              const Tensor& other = expected[i++];
-              if (!IsOutput(spec.role)) return;
-              const std::string raw = whole.Read(other);
-              std::vector<double> reference(other.size());
-              for (int64_t k = 0; k < other.size(); ++k)
-                reference[k] = LoadElement(spec.dtype, raw.data(), k);
-              const OutputError error =
-                  Compare(spec.name, spec.dtype, all.Read(tensor).data(),
-                          reference, tolerance);
-              EXPECT_TRUE(error.ok) << error.message;
-            });
+        ExpectCloseOutputs(all, whole);
       }
     });
-  }
-}
-
-TEST(Mamba2Inner, WhereTheConvolutionIsChangesNoBit) {
-  auto device = MakeCudaDevice();
-  if (!device.ok()) GTEST_SKIP() << device.status().message();
-  std::map<std::string, const Provider<Mamba2Inner>*> providers;
-  for (const auto& provider : ProvidersOf<Mamba2Inner>())
-    if (provider.device == DeviceKind::kCuda)
-      providers[std::string(provider.name)] = &provider;
-  auto narrow = MakeProblem(2, 1000, 5, 64, 1, 64);
-  narrow.conv_width = 2;
-  auto wide = MakeProblem(1, 777, 6, 128, 2, 128);
-  wide.conv_width = 3;
-  wide.norm = false;
-  for (const auto& p : {MakeProblem(1, 20011, 48, 64, 1, 128), narrow, wide,
-                        MakeProblem(3, 3, 2, 64, 1, 128)}) {
-    SCOPED_TRACE(absl::StrCat(p.seqlen, " tokens"));
-    Call apart(p, **device), together(p, **device);
-    apart.Run(*providers["native"]);
-    const absl::Status status = together.TryRun(*providers["native_conv"]);
-    if (absl::IsUnimplemented(status)) GTEST_SKIP() << status.message();
-    ASSERT_TRUE(status.ok()) << status;
-    std::vector<std::string> expected;
-    Mamba2Inner::Visit(p, apart.args, [&](const TensorSpec& spec, Tensor& t) {
-      if (IsOutput(spec.role)) expected.push_back(apart.Read(t));
-    });
-    size_t i = 0;
-    Mamba2Inner::Visit(
-        p, together.args, [&](const TensorSpec& spec, Tensor& t) {
-          if (!IsOutput(spec.role)) return;
-          EXPECT_TRUE(together.Read(t) == expected[i++]) << spec.name;
-        });
   }
 }
 

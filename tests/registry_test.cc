@@ -51,8 +51,7 @@ const std::map<std::string, std::set<DeviceKind>> kStems = {
     {"composed", {DeviceKind::kCpu, DeviceKind::kCuda}},
     {"cublaslt", {DeviceKind::kCuda}},
     {"cudnn", {DeviceKind::kCuda}},
-    {"native", {DeviceKind::kCuda}},
-    {"native_conv", {DeviceKind::kCuda}}};
+    {"native", {DeviceKind::kCuda}}};
 
 // "<op>/<provider>" of every provider file whose device is compiled in.
 std::set<std::string> ProviderFiles() {

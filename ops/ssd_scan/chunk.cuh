@@ -72,11 +72,6 @@ template <class Plain>
 struct Gated : Plain {
   static constexpr bool kGated = true;
 };
-// And where x is convolved on its way in (hopper_convolve.cuh).
-template <class Plain>
-struct GatedAndConvolved : Gated<Plain> {
-  static constexpr bool kConvolved = true;
-};
 
 template <class T, int kHeadDim, int kStateSize>
 struct Tile {

@@ -25,30 +25,15 @@ struct GatedHopperParams : HopperParams<T> {
   CUtensorMap z;  // as y
   GateParams<T> gate;
 };
-// A depthwise convolution over time, of x before it is what the scan reads.
-template <class T>
-struct ConvolutionParams {
-  const T* weight;  // (channels, width)
-  const T* bias;    // (channels), or null
-  const T* state;   // (batch, width - 1, channels) before the tokens, or null
-  int width, channels;
-};
-template <class T>
-struct ConvolvedHopperParams : GatedHopperParams<T> {
-  CUtensorMap before;  // as x, for the tokens before a chunk
-  ConvolutionParams<T> convolution;
-};
 template <class Tile>
-using HopperParamsOf = std::conditional_t<
-    Tile::kConvolved, ConvolvedHopperParams<typename Tile::Element>,
+using HopperParamsOf =
     std::conditional_t<Tile::kGated, GatedHopperParams<typename Tile::Element>,
-                       HopperParams<typename Tile::Element>>>;
+                       HopperParams<typename Tile::Element>>;
 
 template <class T, int kHeadDim, int kStateSize>
 struct HopperTile {
   using Element = T;
   static constexpr bool kGated = false;
-  static constexpr bool kConvolved = false;
   static constexpr int kP = kHeadDim;    // 64 or 128
   static constexpr int kN = kStateSize;  // d_state, padded with zeros
   static constexpr int kHeads = 128 / kP;
@@ -75,25 +60,6 @@ struct HopperDecays {
   float unused[2];
 };
 
-// Of a convolution: channels of a CTA, and the tokens before a chunk, of which
-// the last kTaps - 1 matter; four rows of either tile, one after the other.
-inline constexpr int kTapChannels = 128;
-inline constexpr int kTaps = 4;
-inline constexpr int kBeforeRows = 4;
-inline constexpr int kBeforeBytes = 2 * kBeforeRows * 128;
-struct HopperTaps {
-  alignas(16) float tap[kTaps][kTapChannels];
-  alignas(16) float bias[kTapChannels];
-};
-template <bool kConvolves, int kStages>
-struct HopperConvolutionShared {};
-template <int kStages>
-struct HopperConvolutionShared<true, kStages> {
-  alignas(1024) uint8_t before[kStages][kBeforeBytes];
-  HopperTaps taps;
-  uint64_t raw[kStages], done[kStages];
-};
-
 template <class Tile>
 struct HopperStateShared {
   alignas(
@@ -102,9 +68,6 @@ struct HopperStateShared {
   HopperDecays decays[Tile::kStateStages][Tile::kHeads];
   uint64_t full[Tile::kStateStages], empty[Tile::kStateStages];
   float totals[2][2][2];
-  [[no_unique_address]] HopperConvolutionShared<Tile::kConvolved,
-                                                Tile::kStateStages>
-      convolution;
 };
 
 // Of a gated scan, for each warpgroup: z of a chunk lies where its y goes, and
@@ -128,8 +91,6 @@ struct HopperScanShared {
   uint64_t full[Tile::kStages], empty[Tile::kStages];
   uint64_t scored[2], free[2];
   [[no_unique_address]] HopperGateShared<Tile::kGated> gate;
-  [[no_unique_address]] HopperConvolutionShared<Tile::kConvolved, Tile::kStages>
-      convolution;
 };
 
 // Dynamic shared memory need not start on 1024 bytes.

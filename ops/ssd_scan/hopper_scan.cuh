@@ -14,7 +14,6 @@
 
 #include "fixtures/dependent_launch_cuda.h"
 #include "ops/ssd_scan/hopper_chunk.cuh"
-#include "ops/ssd_scan/hopper_convolve.cuh"
 #include "ops/ssd_scan/hopper_gate.cuh"
 #include "ops/ssd_scan/hopper_scores.cuh"
 
@@ -204,8 +203,6 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
     uint32_t x[kSteps][4], scaled[kSteps][4];
-    if constexpr (Tile::kConvolved)
-      hopper::Wait(shared.convolution.done[stage], turn / Tile::kStages & 1);
     const uint32_t x_tile = SharedAddress(shared.x[stage][group]);
     LoadChunkX(x_tile, place.lane, place.warp, scaled);
     ScaleX<T>(decays.weight, t, scaled);
@@ -292,10 +289,6 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     for (int s = 0; s < Tile::kStages; ++s) {
       hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
       hopper::InitBarrier(shared.empty[s], 12 * kArrivalsOfWarp);
-      if constexpr (Tile::kConvolved) {
-        hopper::InitBarrier(shared.convolution.raw[s], 1);
-        hopper::InitBarrier(shared.convolution.done[s], 4 * kArrivalsOfWarp);
-      }
     }
     for (int s = 0; s < 2; ++s) {
       hopper::InitBarrier(shared.scored[s], 4 * kArrivalsOfWarp);
@@ -313,51 +306,22 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     hopper::GiveRegisters<56>();
     // Two warps a head take every other chunk.
     const int slot = (place.warp - 12) / 2, odd = place.warp % 2;
-    // They convolve together, each chunk in turn. `convolved` of them are done.
-    [[maybe_unused]] int convolved = 0;
-    [[maybe_unused]] const auto convolve_before = [&](int turns) {
-      if constexpr (Tile::kConvolved) {
-        for (; convolved < turns; ++convolved) {
-          auto& conv = shared.convolution;
-          const int stage = convolved % Tile::kStages;
-          hopper::Wait(conv.raw[stage], convolved / Tile::kStages & 1);
-          ConvolveChunk<Tile, 4>(hp.convolution, place, first + convolved,
-                                 place.warp - 12, conv.taps, conv.before[stage],
-                                 shared.x[stage][0]);
-          hopper::FenceForProducts();
-          __syncwarp();
-          if (ArrivesForWarp(place.lane)) hopper::Arrive(conv.done[stage]);
-        }
-      }
-    };
-    if constexpr (Tile::kConvolved) {
-      LoadTaps(hp.convolution, place.first_head * Tile::kP, p.heads * Tile::kP,
-               threadIdx.x % 128, 128, shared.convolution.taps);
-      hopper::SyncWarps<128>(4);
-    }
-    if (slot >= Tile::kHeads || first + odd >= end) {
-      if constexpr (Tile::kConvolved) convolve_before(end - first);
-      return;
-    }
+    if (slot >= Tile::kHeads || first + odd >= end) return;
     DecayWarp<T> decays(p, place, slot);
     decays.ForEachChunk(first + odd, 2, [&](int chunk, const T(&raw)[2]) {
       const int turn = chunk - first, stage = turn % Tile::kStages;
       decays.Sum(chunk * kChunk, raw);
       hopper::Wait(shared.empty[stage], (turn / Tile::kStages & 1) ^ 1);
       if (slot == 0 && place.lane == 0) {
-        constexpr int kXTiles = Tile::kConvolved ? 0 : 2;
-        hopper::ExpectBytes(
-            shared.full[stage],
-            (kXTiles + 2 * Tile::kInputTiles) * Tile::kTileBytes);
-        if constexpr (Tile::kConvolved)
-          CopyRaw(hp, place, chunk, stage, shared);
+        hopper::ExpectBytes(shared.full[stage],
+                            (2 + 2 * Tile::kInputTiles) * Tile::kTileBytes);
         for (int k = 0; k < Tile::kInputTiles; ++k) {
           hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
           hopper::CopyBox(shared.C[stage][k], hp.C, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
         }
-        for (int k = 0; k < kXTiles; ++k)
+        for (int k = 0; k < 2; ++k)
           hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
                           place.first_head * Tile::kP + 64 * k, chunk * kChunk,
                           place.batch);
@@ -385,10 +349,8 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
       decays.FillOthers(out);
       __syncwarp();
       if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.full[stage]);
-      if constexpr (Tile::kConvolved) convolve_before(turn + 1);
       return chunk + 2 < end;
     });
-    if constexpr (Tile::kConvolved) convolve_before(end - first);
   } else if (place.warp >= 8) {
     hopper::GiveRegisters<88>();
     MakeScores(p, place, end - first, shared);

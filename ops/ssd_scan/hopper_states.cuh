@@ -6,20 +6,14 @@
 
 #include "fixtures/dependent_launch_cuda.h"
 #include "ops/ssd_scan/hopper_chunk.cuh"
-#include "ops/ssd_scan/hopper_convolve.cuh"
 
 namespace seqmark::ssd {
-
-// With a convolution, four more warps do part of it.
-template <class Tile>
-inline constexpr int kHopperStateThreads =
-    Tile::kConvolved ? 512 : Tile::kStateThreads;
 
 // What each segment but the last adds to the state; as SegmentStates, from the
 // last chunk backwards as far as anything reaches the segment's end.
 template <class Tile, class T = typename Tile::Element>
-__global__ void __launch_bounds__(kHopperStateThreads<Tile>, 1)
-    HopperStates(const __grid_constant__ HopperParamsOf<Tile> hp) {
+__global__ void __launch_bounds__(Tile::kStateThreads, 1)
+    HopperStates(const __grid_constant__ HopperParams<T> hp) {
 #if SEQMARK_SM90A
   using Shared = HopperStateShared<Tile>;
   constexpr int kStages = Tile::kStateStages;
@@ -32,10 +26,6 @@ __global__ void __launch_bounds__(kHopperStateThreads<Tile>, 1)
     for (int s = 0; s < kStages; ++s) {
       hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
       hopper::InitBarrier(shared.empty[s], 8 * kArrivalsOfWarp);
-      if constexpr (Tile::kConvolved) {
-        hopper::InitBarrier(shared.convolution.raw[s], 1);
-        hopper::InitBarrier(shared.convolution.done[s], 8 * kArrivalsOfWarp);
-      }
     }
     hopper::FenceBarriers();
   }
@@ -50,40 +40,7 @@ __global__ void __launch_bounds__(kHopperStateThreads<Tile>, 1)
     // each other's exponents.
     constexpr int kWarps = 2 * Tile::kHeads;
     const int slot = (place.warp - 8) / 2, odd = place.warp % 2;
-    // They convolve together, with four more warps, as in the scan.
-    [[maybe_unused]] int convolved = 0;
-    [[maybe_unused]] const auto convolve_before = [&](int turns) {
-      if constexpr (Tile::kConvolved) {
-        for (; convolved < turns; ++convolved) {
-          auto& conv = shared.convolution;
-          const int stage = convolved % kStages;
-          hopper::Wait(conv.raw[stage], convolved / kStages & 1);
-          ConvolveChunk<Tile, 8>(hp.convolution, place, end - 1 - convolved,
-                                 place.warp - 8, conv.taps, conv.before[stage],
-                                 shared.x[stage][0]);
-          hopper::FenceForProducts();
-          __syncwarp();
-          if (ArrivesForWarp(place.lane)) hopper::Arrive(conv.done[stage]);
-        }
-      }
-    };
-    if constexpr (Tile::kConvolved) {
-      LoadTaps(hp.convolution, place.first_head * Tile::kP, p.heads * Tile::kP,
-               threadIdx.x - 256, 256, shared.convolution.taps);
-      hopper::SyncWarps<256>(4);
-    }
-    if (slot >= Tile::kHeads) {
-      // Which chunk is the last, those who make the decays say.
-      if constexpr (Tile::kConvolved) {
-        for (bool last = false; !last;) {
-          const int stage = convolved % kStages;
-          hopper::Wait(shared.full[stage], convolved / kStages & 1);
-          last = shared.decays[stage][0].last;
-          convolve_before(convolved + 1);
-        }
-      }
-      return;
-    }
+    if (slot >= Tile::kHeads) return;
     DecayWarp<T> decays(p, place, slot);
     float suffix = 0.0f, other = 0.0f;  // of the other head
     decays.ForEachChunk(end - 1 - odd, -2, [&](int chunk, const T(&raw)[2]) {
@@ -92,15 +49,12 @@ __global__ void __launch_bounds__(kHopperStateThreads<Tile>, 1)
       decays.Sum(chunk * kChunk, raw);
       if (exists) hopper::Wait(shared.empty[stage], (turn / kStages & 1) ^ 1);
       if (exists && slot == 0 && place.lane == 0) {
-        constexpr int kXTiles = Tile::kConvolved ? 0 : 2;
         hopper::ExpectBytes(shared.full[stage],
-                            (kXTiles + Tile::kInputTiles) * Tile::kTileBytes);
-        if constexpr (Tile::kConvolved)
-          CopyRaw(hp, place, chunk, stage, shared);
+                            (2 + Tile::kInputTiles) * Tile::kTileBytes);
         for (int k = 0; k < Tile::kInputTiles; ++k)
           hopper::CopyBox(shared.B[stage][k], hp.B, shared.full[stage], 64 * k,
                           place.group, chunk * kChunk, place.batch);
-        for (int k = 0; k < kXTiles; ++k)
+        for (int k = 0; k < 2; ++k)
           hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
                           place.first_head * Tile::kP + 64 * k, chunk * kChunk,
                           place.batch);
@@ -123,12 +77,6 @@ __global__ void __launch_bounds__(kHopperStateThreads<Tile>, 1)
         __syncwarp();
         if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.full[stage]);
       }
-      // Pairs before this one, whose copies have had their time; in the end
-      // all.
-      if constexpr (Tile::kConvolved) {
-        const int pair = turn - odd;
-        convolve_before(!last ? pair : min(pair + 2, end - first));
-      }
       return !last;
     });
     if (decays.exists && !odd && place.lane == 0)
@@ -146,8 +94,6 @@ __global__ void __launch_bounds__(kHopperStateThreads<Tile>, 1)
     const HopperDecays& decays = shared.decays[stage][place.slot];
     const bool last = decays.last;
     uint32_t scaled[kChunk / 16][4];
-    if constexpr (Tile::kConvolved)
-      hopper::Wait(shared.convolution.done[stage], turn / kStages & 1);
     LoadChunkX(SharedAddress(shared.x[stage][place.warp / 4]), place.lane,
                place.warp, scaled);
     ScaleX<T>(decays.weight, place.lane % 4, scaled);

@@ -149,15 +149,12 @@ absl::Status LaunchPassStates(const Params<T>& params, cudaStream_t stream) {
       dim3(kPassThreads), 0, stream, "PassStates", params);
 }
 
-// How the scan's kernels are called: Of is the tile they are made for and
-// StatesOf that of the kernel of sm_90a before them; Set gives what parameters
-// have besides. This is ssd_scan's own way.
+// How the scan's kernels are called: Of is the tile that the last is made for,
+// Set and SetHopper give what parameters it has besides. This is ssd_scan's own
+// way.
 struct PlainScan {
-  static constexpr bool kAnywhere = true;  // else on sm_90a alone
   template <class Tile>
   using Of = Tile;
-  template <class Tile>
-  using StatesOf = Tile;
   template <class Tile>
   absl::Status Set(ParamsOf<Tile>&) const {
     return absl::OkStatus();
@@ -224,13 +221,13 @@ inline bool RunsHopper(const void* kernel) {
 }
 
 template <class T>
-absl::StatusOr<CUtensorMap> MapHeads(const SsdScan::Problem& p, const Tensor& t,
-                                     uint32_t tokens = kChunk) {
+absl::StatusOr<CUtensorMap> MapHeads(const SsdScan::Problem& p,
+                                     const Tensor& t) {
   // A batch of 1 may have any stride.
   const int64_t batch = p.batch > 1 ? t.strides[0] : p.seqlen * t.strides[1];
   return MakeTensorMap<T>(
       t.as<T>(), std::array{p.heads * p.head_dim, p.seqlen, p.batch},
-      std::array{t.strides[1], batch}, std::array<uint32_t, 3>{64, tokens, 1});
+      std::array{t.strides[1], batch}, std::array<uint32_t, 3>{64, kChunk, 1});
 }
 
 template <class T>
@@ -249,14 +246,12 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
                                   const Way& way) {
   using T = typename Plain::Element;
   using Tile = typename Way::template Of<Plain>;
-  using States = typename Way::template StatesOf<Plain>;
-  constexpr int kStatesThreads = kHopperStateThreads<States>;
-  constexpr int kStatesBytes = kHopperBytes<HopperStateShared<States>>;
+  constexpr int kStatesBytes = kHopperBytes<HopperStateShared<Plain>>;
   constexpr int kScanBytes = kHopperBytes<HopperScanShared<Tile>>;
   static_assert(std::max(kStatesBytes, kScanBytes) <= 227 * 1024);
   const auto states =
-      Prepare(reinterpret_cast<const void*>(&HopperStates<States>),
-              kStatesThreads, kStatesBytes);
+      Prepare(reinterpret_cast<const void*>(&HopperStates<Plain>),
+              Plain::kStateThreads, kStatesBytes);
   if (!states.ok()) return states.status();
   const auto ctas = Prepare(reinterpret_cast<const void*>(&HopperScan<Tile>),
                             Tile::kScanThreads, kScanBytes);
@@ -287,9 +282,8 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
     };
     const int segments = params.p.segments;
     if (segments > 1) {
-      HopperStates<States>
-          <<<blocks(segments - 1), kStatesThreads, kStatesBytes, stream>>>(
-              params);
+      HopperStates<Plain><<<blocks(segments - 1), Plain::kStateThreads,
+                            kStatesBytes, stream>>>(params);
       if (absl::Status e = LaunchStatus("HopperStates"); !e.ok()) return e;
       if (params.passed)
         if (absl::Status e = LaunchPassStates(params.p, stream); !e.ok())
@@ -330,15 +324,9 @@ absl::StatusOr<Launch> PlanChunks(const SsdScan::Problem& p,
                                 &HopperScan<typename Way::template Of<Wide>>)))
       return p.d_state <= 64 ? PlanHopper<Narrow>(p, a, device, way)
                              : PlanHopper<Wide>(p, a, device, way);
-    if constexpr (!Way::kAnywhere) {
-      return absl::UnimplementedError(
-          "needs a GPU and a build with sm_90a, and d_state up to 128");
-    } else {
-      if (p.d_state <= 64) return PlanTile<Tile<T, kP, 64>>(p, a, device, way);
-      if (p.d_state <= 128)
-        return PlanTile<Tile<T, kP, 128>>(p, a, device, way);
-      return PlanTile<Tile<T, kP, 256>>(p, a, device, way);
-    }
+    if (p.d_state <= 64) return PlanTile<Tile<T, kP, 64>>(p, a, device, way);
+    if (p.d_state <= 128) return PlanTile<Tile<T, kP, 128>>(p, a, device, way);
+    return PlanTile<Tile<T, kP, 256>>(p, a, device, way);
   };
   if (p.head_dim == 64) return plan.template operator()<64>();
   return plan.template operator()<128>();
