@@ -4,31 +4,16 @@
 // barriers. Memory limits it; the design keeps enough of it in flight.
 // README.md has what was tried.
 //
-// A thread owns one pack of channels over a run of tokens, its weights and
-// partial sums in f32 registers. When token t arrives it completes y[t] and is
-// added into the sums of the next three outputs, so that no input is kept or
-// unpacked twice. A run reads the W-1 tokens before it again.
+// TileKernel: a thread owns one pack of channels over a run of 8 or 16 tokens,
+// its weights and partial sums in f32 registers. It asks for all of its tokens
+// before it uses any; there is no loop, and blocks are small and end. When
+// token t arrives it completes y[t] and is added into the sums of the next
+// three outputs, so that no input is kept or unpacked twice. A run reads the
+// W-1 tokens before it again, from L1 where its neighbour in the block did.
 //
-// WalkKernel: packs of 16 bytes; neighbouring threads own neighbouring packs,
-// then neighbouring runs, so that blocks are full at any number of channels.
-// Loads run kAhead tokens in front, in registers: a multiprocessor that holds
-// 512 threads has 48 KB in flight, against the 12 KB of reads that 4.3 TB/s of
-// copying at 700 ns needs.
-//
-// RingKernel: the same, but loads run kRingAhead tokens in front by cp.async,
-// in a ring in shared memory that each thread fills for itself, which leaves
-// the registers to the filter.
-//
-// TileKernel: no loop. A thread asks for all of its few tokens at once, and
-// blocks are small and end.
-//
-// Short runs keep all that is under way at a time close together in memory; the
-// tokens that they read again are in L2. Long ones read less again, and end
-// together.
-//
-// One token is the step of decoding, and latency is all there is: a small
-// kernel, a thread for each 4 bytes of channels, all loads before any use. A
-// thread reads its state before it writes it, so that both may be the same.
+// StepKernel: one token is the step of decoding, and latency is all there is: a
+// thread for each 4 bytes of channels, all loads before any use. A thread reads
+// its state before it writes it, so that both may be the same.
 #pragma once
 
 #include "fixtures/cuda.h"
@@ -40,9 +25,17 @@ namespace seqmark::conv {
 
 inline constexpr int kTaps = CausalConv1d::kMaxWidth;
 inline constexpr int kConvThreads = 128;
-inline constexpr int kConvBlocks = 4;  // a multiprocessor
-inline constexpr int kAhead = 6;       // tokens; 7 would spill at 128 registers
-inline constexpr int kRingAhead = 12;  // tokens
+
+// Packs of 8 bytes, or of fewer and twice the tokens: 64 to 76 bytes a thread,
+// in registers for 8 or 10 blocks a multiprocessor.
+template <class T, int kPack>
+inline constexpr int kRunTokens = sizeof(T) * kPack == 8 ? 8 : 16;
+template <class T, int kPack>
+inline constexpr int kRunBlocks = sizeof(T) * kPack == 8 ? 8 : 10;
+
+// A tile: 32 packs x the runs of its block's warps.
+template <class T, int kPack>
+inline constexpr int kTileTokens = kConvThreads / 32 * kRunTokens<T, kPack>;
 
 struct ConvArgs {
   const void* x;
@@ -56,12 +49,10 @@ struct ConvArgs {
   int seqlen;
   int channels;
   int width;
-  int packs;  // a token
-  int run;    // tokens
-  int runs;   // a sequence
-  unsigned threads;
-  Divisor columns;  // TileKernel's: tiles over a token's packs
-  Divisor tiles;    // over a sequence
+  int packs;         // a token
+  Divisor columns;   // tiles over a token's packs
+  Divisor tiles;     // over a sequence
+  unsigned threads;  // StepKernel's
   bool silu;
 };
 
@@ -178,185 +169,24 @@ __device__ __forceinline__ void StoreOutput(T* y, Floats<T, kPack> value,
   StoreWords<T, kPack>(y, value.Rounded());
 }
 
+// Blocks go over the channels first, then over time.
 template <class T, int kPack>
-__global__ void __launch_bounds__(kConvThreads, kConvBlocks)
-    WalkKernel(const ConvArgs a) {
-  const unsigned id = blockIdx.x * kConvThreads + threadIdx.x;
-  if (id >= a.threads) return;
-  const int channel = static_cast<int>(id % a.packs) * kPack;
-  const unsigned rest = id / a.packs;
-  const int first = static_cast<int>(rest % a.runs) * a.run;
-  const int64_t batch = rest / a.runs;
-  const int last = min(first + a.run, a.seqlen);  // exclusive
-
-  const T* const x =
-      static_cast<const T*>(a.x) + batch * a.x_batch_stride + channel;
-  T* y =
-      static_cast<T*>(a.y) + (batch * a.seqlen + first) * a.channels + channel;
-  const int before = a.width - 1;
-  const int state = static_cast<int>(batch) * before * a.channels + channel;
-  // Inputs of this time and later are the final state; a token that an
-  // earlier run owns is not stored again.
-  const int final_from = a.final_state == nullptr ? a.seqlen
-                         : first == 0             ? a.seqlen - before
-                                      : max(a.seqlen - before, first);
-  const auto store_state = [&](int t, Words<T, kPack> words) {
-    if (t >= final_from)
-      StoreWords<T, kPack>(static_cast<T*>(a.final_state) + state +
-                               (t - (a.seqlen - before)) * a.channels,
-                           words);
-  };
-
-  // The kTaps - 1 inputs before the run (those older than the width meet taps
-  // of zero), then the first kAhead of it: all loads before any use.
-  Words<T, kPack> halo[kTaps - 1] = {};
-#pragma unroll
-  for (int i = 0; i < kTaps - 1; ++i) {
-    const int t = first + i - (kTaps - 1);
-    if (t >= 0) {
-      halo[i] = LoadWords<T, kPack>(x + t * a.x_token_stride);
-    } else if (a.initial_state != nullptr && t >= -before) {
-      halo[i] = LoadWords<T, kPack>(static_cast<const T*>(a.initial_state) +
-                                    state + (before + t) * a.channels);
-    }
-  }
-  Words<T, kPack> ring[kAhead] = {};
-  const T* ahead = x + first * a.x_token_stride;
-#pragma unroll
-  for (int i = 0; i < kAhead; ++i) {
-    if (first + i < last) ring[i] = LoadWords<T, kPack>(ahead);
-    Advance(ahead, a.x_token_stride);
-  }
-  const Filter<T, kPack> filter(a, channel);
-
-  Sums<T, kPack> sums(filter);
-#pragma unroll
-  for (int j = 0; j < kTaps - 1; ++j) {
-    sums.Add(filter, halo[j]);
-    // Only what is before the first token: elsewhere final_from >= first.
-    const int t = first + j - (kTaps - 1);
-    if (t >= -before) store_state(t, halo[j]);
-  }
-
-  for (int begin = first; begin < last; begin += kAhead) {
-#pragma unroll
-    for (int j = 0; j < kAhead; ++j) {
-      const int t = begin + j;
-      if (t >= last) return;
-      const Words<T, kPack> words = ring[j];
-      if (t + kAhead < last) ring[j] = LoadWords<T, kPack>(ahead);
-      Advance(ahead, a.x_token_stride);
-      StoreOutput(y, sums.Add(filter, words), a.silu);
-      Advance(y, a.channels);
-      store_state(t, words);
-    }
-  }
-}
-
-// 16 bytes into shared memory, or zeros; one group each, empty ones too.
-__device__ __forceinline__ void CopyAhead(uint4* to, const void* from,
-                                          bool there) {
-  asm volatile(
-      "cp.async.cg.shared.global [%0], [%1], 16, %2;\n"
-      "cp.async.commit_group;" ::"r"(
-          static_cast<unsigned>(__cvta_generic_to_shared(to))),
-      "l"(from), "r"(there ? 16 : 0)
-      : "memory");
-}
-
-// Packs of 16 bytes; a sequence is at least as long as its state.
-template <class T>
-__global__ void __launch_bounds__(kConvThreads, kConvBlocks)
-    RingKernel(const ConvArgs a) {
-  constexpr int kPack = kPackSize<T>;
-  constexpr int kHalo = kTaps - 1;
-  __shared__ uint4 ring[kRingAhead][kConvThreads];
-  const unsigned id = blockIdx.x * kConvThreads + threadIdx.x;
-  if (id >= a.threads) return;
-  const int channel = static_cast<int>(id % a.packs) * kPack;
-  const unsigned rest = id / a.packs;
-  const int first = static_cast<int>(rest % a.runs) * a.run;
-  const int64_t batch = rest / a.runs;
-  const int last = min(first + a.run, a.seqlen);  // exclusive
-  const int before = a.width - 1;
-  const int64_t state = batch * before * a.channels + channel;
-
-  // A group of copies for every token, in their order, so that the oldest of
-  // kRingAhead has come when at most kRingAhead - 1 have not. Its slot is asked
-  // for again as soon as its thread, and no other, has read it.
-  const T* x = static_cast<const T*>(a.x) + batch * a.x_batch_stride +
-               (first - kHalo) * a.x_token_stride + channel;
-  int ahead = first - kHalo;  // the token at x
-  const auto ask = [&](int slot) {
-    const bool there = ahead >= 0 && ahead < last;
-    CopyAhead(&ring[slot][threadIdx.x], there ? x : a.x, there);
-    Advance(x, a.x_token_stride);
-    ++ahead;
-  };
-#pragma unroll
-  for (int i = 0; i < kRingAhead; ++i) {
-    // Inputs older than the width meet taps of zero.
-    if (i < kHalo && ahead < 0 && ahead >= -before &&
-        a.initial_state != nullptr) {
-      CopyAhead(&ring[i][threadIdx.x],
-                static_cast<const T*>(a.initial_state) + state +
-                    (before + ahead) * a.channels,
-                true);
-      Advance(x, a.x_token_stride);
-      ++ahead;
-    } else {
-      ask(i);
-    }
-  }
-  const Filter<T, kPack> filter(a, channel);
-  Sums<T, kPack> sums(filter);
-  int slot = 0;
-  const auto take = [&] {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kRingAhead - 1) : "memory");
-    const uint4 words = ring[slot][threadIdx.x];
-    ask(slot);
-    slot = slot + 1 == kRingAhead ? 0 : slot + 1;
-    return words;
-  };
-#pragma unroll
-  for (int i = 0; i < kHalo; ++i) sums.Add(filter, take());
-  const int final_from =
-      a.final_state == nullptr ? a.seqlen : a.seqlen - before;
-  T* y =
-      static_cast<T*>(a.y) + (batch * a.seqlen + first) * a.channels + channel;
-  for (int t = first; t < last; ++t) {
-    const uint4 words = take();
-    StoreOutput(y, sums.Add(filter, words), a.silu);
-    Advance(y, a.channels);
-    if (t >= final_from)
-      StoreWords<T, kPack>(static_cast<T*>(a.final_state) + state +
-                               (t - final_from) * a.channels,
-                           words);
-  }
-}
-
-// A block is a tile of 32 packs x its warps' runs of kTokens tokens, and ends
-// with it: blocks go over the channels first, then over time. All of a thread's
-// tokens are asked for before any is used, and those that two runs of a tile
-// read come from L1 once. Packs of 8 bytes leave registers for twice the
-// threads. A sequence is at least as long as its state.
-template <class T, int kPack, int kTokens, int kBlocks>
-__global__ void __launch_bounds__(kConvThreads, kBlocks)
+__global__ void __launch_bounds__(kConvThreads, kRunBlocks<T, kPack>)
     TileKernel(const ConvArgs a) {
   constexpr int kHalo = kTaps - 1;
-  static_assert(kTokens >= kHalo);
+  constexpr int kTokens = kRunTokens<T, kPack>;
   const unsigned of_column = a.columns.Quotient(blockIdx.x);
   const unsigned column = blockIdx.x - of_column * a.columns.divisor();
   const unsigned batch = a.tiles.Quotient(of_column);
   const unsigned tile = of_column - batch * a.tiles.divisor();
   const unsigned pack = column * 32 + threadIdx.x % 32;
-  const int first = static_cast<int>(
-      (tile * (kConvThreads / 32) + threadIdx.x / 32) * kTokens);
+  const int first = static_cast<int>(tile * kTileTokens<T, kPack> +
+                                     threadIdx.x / 32 * kTokens);
   if (pack >= static_cast<unsigned>(a.packs) || first >= a.seqlen) return;
   const int channel = static_cast<int>(pack) * kPack;
   const int there = a.seqlen - first;  // tokens; beyond kTokens: others'
   const int before = a.width - 1;
-  const int64_t state = int64_t{batch} * before * a.channels + channel;
+  const int state = static_cast<int>(batch) * before * a.channels + channel;
 
   const T* x = static_cast<const T*>(a.x) + batch * a.x_batch_stride +
                (first - kHalo) * a.x_token_stride + channel;
@@ -381,8 +211,8 @@ __global__ void __launch_bounds__(kConvThreads, kBlocks)
   if (a.final_state != nullptr && there < kTokens + before) {
     T* const to = static_cast<T*>(a.final_state) + state;
 #pragma unroll
-    for (int i = 0; i < kTokens; ++i)
-      if (i < there && i >= there - before)
+    for (int i = -kHalo; i < kTokens; ++i)  // another run stores its own
+      if (i < there && i >= there - before && (i >= 0 || first == 0))
         StoreWords<T, kPack>(to + (i - there + before) * a.channels,
                              input[kHalo + i]);
   }
@@ -399,7 +229,7 @@ __global__ void __launch_bounds__(kConvThreads, kBlocks)
   }
 }
 
-// One token: seqlen 1, no runs.
+// One token.
 template <class T, int kPack>
 __global__ void __launch_bounds__(kConvThreads) StepKernel(const ConvArgs a) {
   LetNextStart();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The native plan on a GPU with its kernel chosen by the caller: a test need
-// not be as large as the problems that the ring is for.
+// The native plan on a GPU in packs that the caller chooses: a test need not be
+// as large as the problems that wide ones are for.
 #pragma once
 
 #include "absl/status/statusor.h"
@@ -9,11 +9,10 @@
 
 namespace seqmark {
 
-enum class ConvKernel : uint8_t { kByWork, kWalk, kRing, kTile };
-
-// Unimplemented where the kernel cannot take the problem, or its tensors. One
-// token is the step's, whatever is asked for.
+// Packs of 8 or 4 bytes, or of one element. Unimplemented where rows do not
+// begin at whole packs. One token in packs of up to 4 bytes is the step's.
 absl::StatusOr<Launch> PlanConv(const CausalConv1d::Problem& p,
-                                const CausalConv1d::Args& a, ConvKernel which);
+                                const CausalConv1d::Args& a,
+                                int64_t pack_bytes);
 
 }  // namespace seqmark
