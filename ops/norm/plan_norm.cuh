@@ -26,9 +26,11 @@ inline NormShape ChooseNormShape(const NormForm& form, int64_t packs,
   // Many rows fill the machine: least idle lanes, then fewest warps to add up.
   // Up to there a block's own time counts, which is shorter with more threads,
   // as long as they are not too many to meet; with more to read or to add up
-  // besides, four packs a thread do.
+  // besides, four packs a thread do. Five with their gates are too many.
   const bool many = rows > kManyRows * multiprocessors;
-  const int wanted = many ? kMaxPacks : form.residual || form.centered ? 4 : 2;
+  const bool gated = form.gate_before || form.gate_after;
+  const bool more = form.residual || form.centered;
+  const int wanted = many ? (gated ? 4 : kMaxPacks) : (more ? 4 : 2);
   NormShape best;
   for (int n = 1; n <= kMaxPacks; ++n) {
     const int64_t threads = (packs + 32 * n - 1) / (32 * n) * 32;

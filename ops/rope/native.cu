@@ -11,7 +11,8 @@
 //
 // Work is cut into units: a pack of pairs of one head of one token, or two
 // packs that are only copied. Neighbouring threads own neighbouring units, then
-// neighbouring heads. A few tokens take a head a thread, to be spread.
+// neighbouring heads. A few tokens take half a pack and two heads a thread, to
+// be spread.
 #include <algorithm>
 
 #include "fixtures/cuda.h"
@@ -219,15 +220,15 @@ absl::StatusOr<Launch> Plan(const Rope::Problem& p, const Rope::Args& a,
   const int64_t bytes = p.batch * p.seqlen *
                         (p.heads + (p.has_v ? 2 : 1) * p.kv_heads) *
                         p.head_dim * static_cast<int64_t>(SizeOf(p.dtype));
-  const bool few = bytes <= int64_t{multiprocessors} * 8 * 1024;
+  const bool few = bytes <= int64_t{multiprocessors} * 48 * 1024;
   Launch launch;
   const absl::Status status = DispatchCudaDType(p.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const bool packed = Aligned<T>(p, a, kPackSize<T>);
-    const auto plan =
-        few      ? packed ? PlanPack<T, kPackSize<T>, 1> : PlanPack<T, 1, 1>
-             : packed ? PlanPack<T, kPackSize<T>, kMostHeads>
-                 : PlanPack<T, 1, kMostHeads>;
+    constexpr int kPack = kPackSize<T>;
+    const auto plan = few && Aligned<T>(p, a, kPack / 2)
+                          ? PlanPack<T, kPack / 2, 2>
+                      : Aligned<T>(p, a, kPack) ? PlanPack<T, kPack, kMostHeads>
+                                                : PlanPack<T, 1, kMostHeads>;
     auto planned = plan(p, a, multiprocessors);
     if (planned.ok()) launch = *std::move(planned);
     return planned.status();
