@@ -80,7 +80,7 @@ ABSL_FLAG(std::string, model_providers, "",
           "Providers inside whole models: attention:cudnn,gemm:cublaslt; "
           "others take the fastest.");
 ABSL_FLAG(int64_t, prefill_chunk, 0,
-          "Tokens of each sequence in a chunk of a prompt; 0: 16384 together.");
+          "Tokens of each sequence in a chunk of a prompt; 0: 32768 together.");
 ABSL_FLAG(std::string, logits, "last",
           "Logits that a prompt makes: last (of the last position) or all.");
 ABSL_FLAG(std::string, config, "",

@@ -36,8 +36,9 @@ struct ModelShape {
   int64_t context = -1;
 };
 
-// Tokens, all sequences together, that fill a device and no more.
-inline constexpr int64_t kDefaultChunkTokens = 16384;
+// Tokens, all sequences together: enough to fill any device. Half as many cost
+// 1 to 3 % of the time on an H200, twice as many save nothing.
+inline constexpr int64_t kDefaultChunkTokens = 32768;
 
 // Bytes of each part; they sum to what the model holds.
 struct ModelMemory {
