@@ -56,10 +56,11 @@ from peers import rows as entries
 from peers import zoo
 from peers.models import MODEL_PEERS, ModelPeer, ModelRunner
 from peers.names import SUFFIX, RowName, Shapes, read_rows
-from peers.problems import Problem, UnknownRowError, make_problem, sweep
+from peers.problems import UnknownRowError, make_problem, sweep
 from peers.providers import PEERS, Peer, SkipError
 from peers.rows import Json
 from peers.sampling import Limits
+from peers.tensors import Problem
 from peers.timing import Call, CpuTimer, CudaTimer, DoBenchTimer, ModelTimer
 
 Timer = CpuTimer | CudaTimer | DoBenchTimer

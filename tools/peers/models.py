@@ -29,8 +29,8 @@ import torch
 
 from peers import rows, zoo
 from peers.names import RowName
-from peers.problems import DTYPES
 from peers.providers import SkipError
+from peers.tensors import DTYPES
 from peers.timing import Call, ModelTimer, replay_seconds
 from peers.zoo import Json
 

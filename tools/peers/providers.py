@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peers.problems import Problem
+from peers.tensors import Problem
 from peers.timing import Call
 
 Inputs = dict[str, torch.Tensor]
