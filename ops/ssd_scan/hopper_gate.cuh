@@ -11,12 +11,12 @@ namespace seqmark::ssd {
 
 #if SEQMARK_SM90A
 
-// The tokens of a chunk that are gated at once: half of them, so that either
-// half hides behind other products.
+// The tokens of a chunk that are gated at once, half of them: their z is in
+// registers before any is used.
 inline constexpr int kGateTokens = kChunk / 2;
 
-// Gates `out`, a warpgroup's y of half a chunk, by the z that lies where it is
-// to be staged, at `staged`, and stages it there. Each warp's tiles are its
+// Gates `out`, a warpgroup's y of so many tokens, by the z that lies where it
+// is to be staged, at `staged`, and stages it there. Each warp's tiles are its
 // own. `scale` are the weights of the lane's two rows; with `sums`, the squares
 // of what the weights are multiplied with go there, for each token over the
 // warp's rows.
@@ -28,8 +28,7 @@ __device__ __forceinline__ void GateOutputs(const HopperPlace<Tile>& place,
   constexpr int kSteps = kGateTokens / 16;
   const uint32_t rows = Across(SharedAddress(staged), Opaque(place.lane),
                                place.warp % 4 * 2, Tile::kRow);
-  // All of z before any use: each step's special functions hide the others'
-  // latency.
+  // Each step's special functions hide the others' latency.
   uint32_t z[kSteps][4];
 #pragma unroll
   for (int j = 0; j < kSteps; ++j)

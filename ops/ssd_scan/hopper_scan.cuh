@@ -138,23 +138,21 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
       scale[1] = ToFloat(weight[8]);
     }
   }
-  // Each half of a gated chunk hides behind other products.
-  [[maybe_unused]] const auto gate_half = [&](int chunk, int half) {
+  // Gates and stages kGateTokens of `out`, from `token` of the chunk.
+  [[maybe_unused]] const auto gate = [&](int chunk, int token) {
     if constexpr (Tile::kGated) {
       const int buffer = (chunk - first) % 2;
-      uint8_t* const staged =
-          shared.y[group][buffer] + half * kGateTokens * Tile::kRow;
+      uint8_t* const staged = shared.y[group][buffer] + token * Tile::kRow;
       float* const sums =
-          &shared.gate
-               .squares[buffer][group][place.warp % 4][half * kGateTokens];
+          &shared.gate.squares[buffer][group][place.warp % 4][token];
       GateOutputs(place, scale, staged,
-                  hp.gate.weight != nullptr ? sums : nullptr,
-                  &out[half * kSteps / 2]);
+                  hp.gate.weight != nullptr ? sums : nullptr, &out[token / 16]);
     }
   };
-  // What is stored behind the first product, and, of a gated y, behind the
-  // last.
-  const auto store_first = [&](int chunk) {
+  // y of a chunk is stored behind the next chunk's first product. A gated y is
+  // gated and stored behind its last; behind the first, the thread that stores
+  // fetches the next z, and all wait for theirs.
+  const auto store_early = [&](int chunk) {
     if constexpr (!Tile::kGated) {
       store(chunk);
     } else {
@@ -165,14 +163,14 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
         if (chunk + 1 < end) fetch_z(chunk + 1);
       }
       hopper::Wait(shared.gate.full[group][turn % 2], turn / 2 & 1);
-      gate_half(chunk, 0);
     }
   };
-  const auto store_rest = [&](int chunk) {
+  const auto store_late = [&](int chunk) {
     if constexpr (Tile::kGated) {
       if (!place.active()) return;
       const int buffer = (chunk - first) % 2;
-      gate_half(chunk, 1);
+      gate(chunk, 0);
+      gate(chunk, kGateTokens);
       hopper::FenceForProducts();
       hopper::SyncWarps<128>(1 + group);
       if (leads)
@@ -214,7 +212,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                              c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
                              T());
     hopper::CommitProducts();
-    if (turn > 0) store_first(chunk - 1);
+    if (turn > 0) store_early(chunk - 1);
     // state = whole * state, done before, + (weight x)^T B
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
@@ -252,7 +250,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
     for (int j = 0; j < kSteps; ++j)
       hopper::Product<false>(y, x[j], scores.At(32 * j), true, T());
     hopper::CommitProducts();
-    if (turn > 0) store_rest(chunk - 1);
+    if (turn > 0) store_late(chunk - 1);
     hopper::WaitProducts<1>();
     hopper::Hold(state);
     hopper::Hold(scaled);
@@ -274,8 +272,8 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                                 y[2 * j + r / 2][2 * (r % 2) + 1]);
     if (chunk + 1 < end) decay_state(turn + 1);
   }
-  store_first(end - 1);
-  store_rest(end - 1);
+  store_early(end - 1);
+  store_late(end - 1);
   if (threadIdx.x % 128 == 0) hopper::WaitStores();
 
   if (place.active() && final) {
