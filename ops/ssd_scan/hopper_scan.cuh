@@ -138,38 +138,52 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
       scale[1] = ToFloat(weight[8]);
     }
   }
-  [[maybe_unused]] const auto store_gated = [&](int chunk) {
+  // Gates and stages kGateTokens of `out`, from `token` of the chunk.
+  [[maybe_unused]] const auto gate = [&](int chunk, int token) {
     if constexpr (Tile::kGated) {
+      const int buffer = (chunk - first) % 2;
+      uint8_t* const staged = shared.y[group][buffer] + token * Tile::kRow;
+      float* const sums =
+          &shared.gate.squares[buffer][group][place.warp % 4][token];
+      GateOutputs(place, scale, staged,
+                  hp.gate.weight != nullptr ? sums : nullptr, &out[token / 16]);
+    }
+  };
+  // y of a chunk is stored behind the next chunk's first product. A gated y is
+  // gated and stored behind its last; behind the first, the thread that stores
+  // fetches the next z, and all wait for theirs.
+  const auto store_early = [&](int chunk) {
+    if constexpr (!Tile::kGated) {
+      store(chunk);
+    } else {
       if (!place.active()) return;
-      const int turn = chunk - first, buffer = turn % 2;
+      const int turn = chunk - first;
       if (leads && turn > 0) {
         hopper::WaitStores();
         if (chunk + 1 < end) fetch_z(chunk + 1);
       }
-      hopper::Wait(shared.gate.full[group][buffer], turn / 2 & 1);
-      uint8_t* const staged = shared.y[group][buffer];
-      float(&sums)[4][kChunk] = shared.gate.squares[buffer][group];
-      const bool squares = hp.gate.weight != nullptr;
-      GateOutputs(place, scale, staged,
-                  squares ? sums[place.warp % 4] : nullptr, out);
+      hopper::Wait(shared.gate.full[group][turn % 2], turn / 2 & 1);
+    }
+  };
+  const auto store_late = [&](int chunk) {
+    if constexpr (Tile::kGated) {
+      if (!place.active()) return;
+      const int buffer = (chunk - first) % 2;
+      gate(chunk, 0);
+      gate(chunk, kGateTokens);
       hopper::FenceForProducts();
       hopper::SyncWarps<128>(1 + group);
       if (leads)
         hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
-                         chunk * kChunk, place.batch, staged);
+                         chunk * kChunk, place.batch, shared.y[group][buffer]);
+      const float(&sums)[4][kChunk] = shared.gate.squares[buffer][group];
       const int i = threadIdx.x % 128, token = chunk * kChunk + i;
-      if (squares && i < kChunk && token < p.seqlen)
+      if (hp.gate.weight != nullptr && i < kChunk && token < p.seqlen)
         hp.gate.squares[place.batch * hp.gate.squares_strides.batch +
                         token * hp.gate.squares_strides.token +
                         (place.head() * Tile::kP + place.row) / kPartRows] =
             (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]);
     }
-  };
-  const auto store_any = [&](int chunk) {
-    if constexpr (Tile::kGated)
-      store_gated(chunk);
-    else
-      store(chunk);
   };
   const auto decay_state = [&](int turn) {
     const int stage = turn % Tile::kStages;
@@ -198,7 +212,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                              c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
                              T());
     hopper::CommitProducts();
-    if (turn > 0) store_any(chunk - 1);
+    if (turn > 0) store_early(chunk - 1);
     // state = whole * state, done before, + (weight x)^T B
     // x is loaded twice, once for either use, to need fewer registers while
     // all products are under way.
@@ -236,6 +250,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
     for (int j = 0; j < kSteps; ++j)
       hopper::Product<false>(y, x[j], scores.At(32 * j), true, T());
     hopper::CommitProducts();
+    if (turn > 0) store_late(chunk - 1);
     hopper::WaitProducts<1>();
     hopper::Hold(state);
     hopper::Hold(scaled);
@@ -257,7 +272,8 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                                 y[2 * j + r / 2][2 * (r % 2) + 1]);
     if (chunk + 1 < end) decay_state(turn + 1);
   }
-  store_any(end - 1);
+  store_early(end - 1);
+  store_late(end - 1);
   if (threadIdx.x % 128 == 0) hopper::WaitStores();
 
   if (place.active() && final) {

@@ -13,7 +13,7 @@ namespace seqmark::ssd {
 // last chunk backwards as far as anything reaches the segment's end.
 template <class Tile, class T = typename Tile::Element>
 __global__ void __launch_bounds__(Tile::kStateThreads, 1)
-    HopperStates(const __grid_constant__ HopperParams<T> hp) {
+    HopperStates(const __grid_constant__ HopperParamsOf<Tile> hp) {
 #if SEQMARK_SM90A
   using Shared = HopperStateShared<Tile>;
   constexpr int kStages = Tile::kStateStages;
@@ -29,6 +29,9 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     }
     hopper::FenceBarriers();
   }
+  // A gated scan's inputs come from the launch before. The kernels after this
+  // one read them at once, so they may not start before those are there.
+  if constexpr (Tile::kGated) WaitForPrevious();
   LetNextStart();
   __syncthreads();
 

@@ -246,12 +246,12 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
                                   const Way& way) {
   using T = typename Plain::Element;
   using Tile = typename Way::template Of<Plain>;
-  constexpr int kStatesBytes = kHopperBytes<HopperStateShared<Plain>>;
+  constexpr int kStatesBytes = kHopperBytes<HopperStateShared<Tile>>;
   constexpr int kScanBytes = kHopperBytes<HopperScanShared<Tile>>;
   static_assert(std::max(kStatesBytes, kScanBytes) <= 227 * 1024);
   const auto states =
-      Prepare(reinterpret_cast<const void*>(&HopperStates<Plain>),
-              Plain::kStateThreads, kStatesBytes);
+      Prepare(reinterpret_cast<const void*>(&HopperStates<Tile>),
+              Tile::kStateThreads, kStatesBytes);
   if (!states.ok()) return states.status();
   const auto ctas = Prepare(reinterpret_cast<const void*>(&HopperScan<Tile>),
                             Tile::kScanThreads, kScanBytes);
@@ -282,9 +282,16 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
     };
     const int segments = params.p.segments;
     if (segments > 1) {
-      HopperStates<Plain><<<blocks(segments - 1), Plain::kStateThreads,
-                            kStatesBytes, stream>>>(params);
-      if (absl::Status e = LaunchStatus("HopperStates"); !e.ok()) return e;
+      const auto launch_states = [&]() -> absl::Status {
+        if constexpr (Tile::kGated)
+          return LaunchDependent(&HopperStates<Tile>, blocks(segments - 1),
+                                 dim3(Tile::kStateThreads), kStatesBytes,
+                                 stream, "HopperStates", params);
+        HopperStates<Tile><<<blocks(segments - 1), Tile::kStateThreads,
+                             kStatesBytes, stream>>>(params);
+        return LaunchStatus("HopperStates");
+      };
+      if (absl::Status e = launch_states(); !e.ok()) return e;
       if (params.passed)
         if (absl::Status e = LaunchPassStates(params.p, stream); !e.ok())
           return e;
