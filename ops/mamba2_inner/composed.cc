@@ -13,7 +13,7 @@
 // clang-format on
 
 #include "fixtures/op_fixture.h"
-#include "ops/mamba2_inner/composed.h"
+#include "ops/mamba2_inner/shared_plans.h"
 #include "ops/norm/norm.h"
 
 HWY_BEFORE_NAMESPACE();

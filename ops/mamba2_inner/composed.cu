@@ -7,7 +7,7 @@
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/pack_cuda.h"
-#include "ops/mamba2_inner/composed.h"
+#include "ops/mamba2_inner/shared_plans.h"
 
 namespace seqmark {
 namespace {

@@ -5,16 +5,15 @@
 // is a launch before it.
 #include "fixtures/cuda.h"
 #include "fixtures/op_fixture.h"
-#include "ops/mamba2_inner/mamba2_inner.h"
-#include "ops/plan_part.h"
+#include "ops/mamba2_inner/shared_plans.h"
 #include "ops/ssd_scan/plan_scan.cuh"
 
 namespace seqmark {
 namespace {
 
-// Without a gate there is nothing to fuse; f16 may not hold a norm's y.
+// Without a gate there is nothing to fuse.
 bool IsGated(const Mamba2Inner::Problem& p) {
-  return p.has_z && (!p.norm || p.dtype != DType::kF16);
+  return p.has_z && HoldsItsOutput(p);
 }
 
 Mamba2Inner::Problem WithoutNorm(Mamba2Inner::Problem p) {
@@ -90,23 +89,9 @@ absl::StatusOr<Launch> PlanScan(const Mamba2Inner::Problem& p,
 
 absl::StatusOr<Launch> Plan(const Mamba2Inner::Problem& p,
                             const Mamba2Inner::Args& a, Device& device) {
-  const Dims dims = {p.batch, p.seqlen, p.channels()};
-  auto buffer = device.Allocate(NumElements(dims) * SizeOf(p.dtype),
-                                MemoryClass::kWorkspace);
-  if (!buffer.ok()) return buffer.status();
-  auto scratch = std::make_shared<Buffer>(*std::move(buffer));
-  const Tensor convolved(scratch->data(), p.dtype, dims);
-  const auto convolution = PlanPart<CausalConv1d>(
-      Mamba2Inner::Convolution(p), Mamba2Inner::ConvolutionArgs(a, convolved),
-      device);
-  if (!convolution.ok()) return convolution.status();
-  const auto scan = PlanScan(p, a, convolved, device);
-  if (!scan.ok()) return scan.status();
-  return [convolution = *convolution, scan = *scan, scratch](Stream stream) {
-    absl::Status status = convolution(stream);
-    if (status.ok()) status = scan(stream);
-    return status;
-  };
+  return PlanConvolved(p, a, device, [&](const Tensor& convolved) {
+    return PlanScan(p, a, convolved, device);
+  });
 }
 
 const bool registered =

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The operators one after the other: what the providers `composed` of the CPU
-// and of CUDA share. What fused kernels are compared with.
+// What the providers share: the convolution before whatever scans, and the
+// operators one after the other, which is `composed` on the CPU and on CUDA and
+// what fused kernels are compared with.
 #pragma once
 
 #include <functional>
@@ -10,6 +11,13 @@
 #include "ops/mamba2_inner/mamba2_inner.h"
 
 namespace seqmark {
+
+// The convolution, then what `plan_scan` plans of its output (batch, seqlen,
+// channels), which is workspace.
+absl::StatusOr<Launch> PlanConvolved(
+    const Mamba2Inner::Problem& p, const Mamba2Inner::Args& a, Device& device,
+    const std::function<absl::StatusOr<Launch>(const Tensor& convolved)>&
+        plan_scan);
 
 // Gate, squares and weights of a norm, in place in y.
 using PlanGate = absl::StatusOr<Launch> (*)(const Mamba2Inner::Problem& p,
