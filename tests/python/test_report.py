@@ -12,8 +12,9 @@ import pytest
 import made_up
 from seqmark_tools import results
 from seqmark_tools.__main__ import main
-from seqmark_tools.report import build, markdown, tables
+from seqmark_tools.report import build, export, markdown, tables
 from seqmark_tools.report.data import collect
+from seqmark_tools.report.figure import Json, Panel
 from seqmark_tools.report.page import in_script
 from seqmark_tools.report.paper import build as paper
 from seqmark_tools.report.rerun import rerun_command
@@ -210,3 +211,15 @@ def test_rerun_command(tmp_path: Path, command: str, words: str) -> None:
     document["context"]["command_line"] = command
     path = made_up.write(tmp_path / "one.json", document)
     assert rerun_command(collect([results.read(path)]).items[0]) == words
+
+
+def test_a_picture_has_room_for_its_legend() -> None:
+    def panel(names: int) -> Panel:
+        traces: list[Json] = [{"name": f"row {i}", "x": [1], "y": [1]} for i in range(names)]
+        return Panel("rows", traces, {}, "x", "y")
+
+    assert export.height(panel(5)) == export.HEIGHT
+    shown, hidden = panel(40), panel(80)
+    for trace in hidden.traces[40:]:
+        trace["showlegend"] = False
+    assert export.height(shown) == export.height(hidden) > 40 * 19

@@ -54,7 +54,7 @@ def write_png(folder: Path, panels: Panels) -> None:
             {
                 "fig": picture(title, panel),
                 "path": str(Path(scratch) / f"{stem}.png"),
-                "opts": {"format": "png", "width": WIDTH, "height": HEIGHT, "scale": SCALE},
+                "opts": {"format": "png", "width": WIDTH, "height": height(panel), "scale": SCALE},
             }
             for stem, title, panel in panels
         ]
@@ -69,6 +69,16 @@ def write_png(folder: Path, panels: Panels) -> None:
             raise ResultError(f"--png: {problems[0]}")
         for stem, _, _ in panels:
             files.write(folder / f"{stem}.png", (Path(scratch) / f"{stem}.png").read_bytes())
+
+
+def height(panel: Panel) -> int:
+    """Pixels, so many that the legend has room for all of its entries: it cannot scroll."""
+    entries = {
+        trace.get("legendgroup") or trace["name"]
+        for trace in panel.traces
+        if trace.get("showlegend", True)
+    }
+    return max(HEIGHT, 120 + 20 * len(entries))
 
 
 def picture(title: str, panel: Panel) -> Json:
