@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <memory>
 
@@ -93,12 +94,14 @@ WorkerProcess::Read WorkerProcess::NextLine(double seconds, int stop_fd,
       buffer_.erase(0, end + 1);
       return Read::kLine;
     }
-    const double left = deadline - Now();
-    if (left <= 0) return Read::kTimeout;
+    // What has come is read even past the deadline.
+    const double left = std::max(0.0, deadline - Now());
     pollfd fds[] = {{.fd = events_, .events = POLLIN},
                     {.fd = stop_fd, .events = POLLIN}};
     const int ready =
-        poll(fds, 2, static_cast<int>(std::min(left * 1e3, kLongestPoll)) + 1);
+        poll(fds, 2,
+             static_cast<int>(std::ceil(std::min(left * 1e3, kLongestPoll))));
+    if (ready == 0 && left <= 0) return Read::kTimeout;
     if (ready <= 0) continue;
     if (fds[1].revents != 0) return Read::kStopped;
     char chunk[65536];

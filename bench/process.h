@@ -22,7 +22,8 @@ class WorkerProcess {
 
   enum class Read : uint8_t { kLine, kTimeout, kEnd, kStopped };
   // The next event line, waiting at most `seconds`, and not once something can
-  // be read from `stop_fd`.
+  // be read from `stop_fd`. A line that has come is read however little time is
+  // left.
   Read NextLine(double seconds, int stop_fd, std::string& line);
 
   void Kill();

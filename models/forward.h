@@ -164,7 +164,7 @@ absl::Status AttentionLayer(ForwardPass& pass, const SubLayer& layer,
 absl::Status MlpLayer(ForwardPass& pass, const SubLayer& layer,
                       const LayerInput& input, const Tensor& delta);
 // If `left` has squares, the layer leaves its last norm to who reads delta: it
-// writes them, and what they are of. One that has no such norm clears `left`.
+// writes them, and what they are of.
 absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
                         const LayerInput& input, const Tensor& delta,
                         RowScale* left = nullptr);

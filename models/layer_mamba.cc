@@ -282,7 +282,6 @@ absl::Status MambaLayer(ForwardPass& pass, const SubLayer& layer,
                         RowScale* left) {
   if (pass.config().ssm.version == 2)
     return Mamba2(pass, layer, input, delta, left);
-  if (left != nullptr) *left = {};
   return Mamba1(pass, layer, input, delta);
 }
 

@@ -31,16 +31,6 @@ __device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from,
                "l"(from), "r"(bytes)
                : "memory");
 }
-// The same, but nothing at all if !real, and without a branch.
-__device__ __forceinline__ void CopyAsync16If(bool real, uint32_t to,
-                                              const void* from, bool valid) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile(
-      "{ .reg .pred p; setp.ne.u32 p, %3, 0;"
-      " @p cp.async.cg.shared.global [%0], [%1], 16, %2; }" ::"r"(to),
-      "l"(from), "r"(bytes), "r"(static_cast<uint32_t>(real))
-      : "memory");
-}
 __device__ __forceinline__ void CopyAsync4(uint32_t to, const void* from,
                                            bool valid) {
   const int bytes = valid ? 4 : 0;

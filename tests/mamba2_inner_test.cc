@@ -4,6 +4,9 @@
 // sequence cut in two.
 #include "ops/mamba2_inner/mamba2_inner.h"
 
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
 #include "tests/op_call.h"
 
 namespace seqmark {

@@ -76,7 +76,7 @@ std::vector<CausalConv1d::Problem> CausalConv1d::TestProblems() {
                            p.final_state ? "-final" : "");
     problems.push_back(p);
   };
-  // Sequences shorter than the state, channels of every pack width (8, 2 and 1
+  // Sequences shorter than the state, channels of every pack width (4, 2 and 1
   // of 16 bits), blocks and runs that end early: every option of each
   // at width 4, and each both ways at the others.
   for (const auto& [batch, seqlen, channels] : {std::tuple{1, 1, 1},

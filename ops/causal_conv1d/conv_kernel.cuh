@@ -26,7 +26,7 @@ namespace seqmark::conv {
 inline constexpr int kTaps = CausalConv1d::kMaxWidth;
 inline constexpr int kConvThreads = 128;
 
-// Packs of 8 bytes, or of fewer and twice the tokens: 64 to 76 bytes a thread,
+// Packs of 8 bytes, or of fewer and twice the tokens: 88 or 76 bytes a thread,
 // in registers for 8 or 10 blocks a multiprocessor.
 template <class T, int kPack>
 inline constexpr int kRunTokens = sizeof(T) * kPack == 8 ? 8 : 16;

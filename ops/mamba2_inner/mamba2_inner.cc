@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/mamba2_inner/mamba2_inner.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "fixtures/op_fixture.h"
 #include "ops/shapes.h"

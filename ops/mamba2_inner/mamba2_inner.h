@@ -23,8 +23,11 @@
 //
 // Bytes: xbc, z and y once are the least, 2 * (channels + 2 * d_inner) a token
 // in 16 bits. Apart, the convolution writes and the scan reads its output, and
-// the gate reads and writes y once more: 1.9 times as much. Flops are the
+// the gate reads and writes y once more: 2.4 times as much. Flops are the
 // scan's, nearly all of them of matrices: see ops/ssd_scan.
+//
+// No box of xbc is a problem of its own, so there is no Part: of a long row,
+// --verify looks at the first tokens.
 #pragma once
 
 #include <vector>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/rmsnorm/rmsnorm.h"
 
+#include <cmath>
+
 #include "absl/strings/str_cat.h"
 #include "fixtures/op_fixture.h"
 #include "ops/shapes.h"
@@ -69,6 +71,24 @@ std::vector<RmsNorm::Problem> RmsNorm::Sweep() {
   return problems;
 }
 
+namespace {
+
+// The shape of a test problem, by its axes and options.
+std::string CustomShape(const RmsNorm::Problem& p) {
+  return absl::StrCat(
+      "custom.width", p.width,
+      p.scale_parts > 0 ? absl::StrCat("-scaled", p.scale_parts) : "",
+      p.groups > 1 ? absl::StrCat("-groups", p.groups) : "",
+      p.residual_f32 ? "-addf32"
+      : p.residual   ? "-add"
+                     : "",
+      p.gate == NormGate::kBefore  ? "-gate-before"
+      : p.gate == NormGate::kAfter ? "-gate-after"
+                                   : "");
+}
+
+}  // namespace
+
 std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
   std::vector<Problem> problems;
   const auto add = [&](int64_t batch, int64_t seqlen, int64_t width,
@@ -76,14 +96,6 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
     for (NormGate gate :
          {NormGate::kNone, NormGate::kBefore, NormGate::kAfter}) {
       Problem p;
-      p.shape = absl::StrCat("custom.width", width,
-                             groups > 1 ? absl::StrCat("-groups", groups) : "",
-                             residual_f32 ? "-addf32"
-                             : residual   ? "-add"
-                                          : "",
-                             gate == NormGate::kBefore  ? "-gate-before"
-                             : gate == NormGate::kAfter ? "-gate-after"
-                                                        : "");
       p.batch = batch;
       p.seqlen = seqlen;
       p.width = width;
@@ -91,6 +103,7 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
       p.residual = residual;
       p.residual_f32 = residual_f32;
       p.gate = gate;
+      p.shape = CustomShape(p);
       problems.push_back(p);
     }
   };
@@ -131,14 +144,6 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
         {1, 12289, 130, 1, NormGate::kNone}})
     for (int residual : {0, 1, 2}) {
       Problem p;
-      p.shape = absl::StrCat("custom.width", width, "-scaled", parts,
-                             groups > 1 ? absl::StrCat("-groups", groups) : "",
-                             residual == 2   ? "-addf32"
-                             : residual == 1 ? "-add"
-                                             : "",
-                             gate == NormGate::kBefore  ? "-gate-before"
-                             : gate == NormGate::kAfter ? "-gate-after"
-                                                        : "");
       p.batch = seqlen == 3 ? 2 : 1;
       p.seqlen = seqlen;
       p.width = width;
@@ -148,6 +153,7 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
       p.residual_f32 = residual > 1;
       p.scale_parts = parts;
       p.scale_width = 2 * parts + 1;
+      p.shape = CustomShape(p);
       problems.push_back(p);
     }
   return problems;

@@ -8,8 +8,9 @@
 // warpgroup multiplies from the left is in registers: the state, rounded, and
 // x^T, scaled or not; from the right come tiles in shared memory: C, B and the
 // scores. A third warpgroup makes the scores one chunk ahead, C B^T once for
-// all heads of the CTA. A warp a head makes the decays, further ahead, and one
-// of them starts the bulk copies.
+// all heads of the CTA. Warps of a fourth make the decays, further ahead, and
+// one of them starts the bulk copies. Where the tile is gated
+// (ops/mamba2_inner), y is gated as it is staged (hopper_gate.cuh).
 #pragma once
 
 #include "fixtures/dependent_launch_cuda.h"
@@ -21,12 +22,13 @@ namespace seqmark::ssd {
 
 #if SEQMARK_SM90A
 
-// The warpgroup's y of a chunk, staged as rows of tokens, gated on the way to
-// global memory.
+// The warpgroup's y of a chunk, staged as rows of tokens, by plain stores,
+// gated by ssd_scan's own z where it has one.
 template <class Tile, class T>
-__device__ __forceinline__ void StoreGated(const Params<T>& p,
-                                           const HopperPlace<Tile>& place,
-                                           int token, const uint8_t* staged) {
+__device__ __forceinline__ void StoreByThreads(const Params<T>& p,
+                                               const HopperPlace<Tile>& place,
+                                               int token,
+                                               const uint8_t* staged) {
   const int thread = Opaque(threadIdx.x % 128), piece = thread % 8;
   const int64_t column =
       static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
@@ -106,7 +108,7 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
     hopper::SyncWarps<128>(1 + group);
     if (!place.active()) return;
     if (p.z != nullptr)
-      StoreGated(p, place, chunk * kChunk, staged);
+      StoreByThreads(p, place, chunk * kChunk, staged);
     else if (threadIdx.x % 128 == 0)
       hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
                        chunk * kChunk, place.batch, staged);
