@@ -188,26 +188,40 @@ __device__ __forceinline__ void StageOutputs(const Place<Tile>& place, int j,
       }
 }
 
+// How a warp goes through its rows of the staged y: 16 bytes of a token a lane,
+// several tokens a turn.
+template <class Tile>
+struct OutputTurns {
+  static constexpr int kPieces = Tile::kRows / 8;  // of 16 bytes, of a token
+  static constexpr int kTokens = 32 / kPieces;     // of a turn
+  int piece, in_turn;
+  int64_t column;  // of y
+
+  __device__ __forceinline__ explicit OutputTurns(const Place<Tile>& place) {
+    const int lane = Opaque(place.lane);
+    piece = lane % kPieces;
+    // Tokens that share a quarter of the warp are 4 apart: no bank conflicts.
+    const int order = lane / kPieces;
+    in_turn = kTokens == 8 ? (order & 1) * 4 + order / 2 : order;
+    column =
+        static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
+  }
+};
+
 // The warp's rows of y from shared memory to y, gated on the way.
 template <class Tile, class T>
 __device__ __forceinline__ void StoreOutputs(const Params<T>& p,
                                              const Place<Tile>& place,
                                              int token, const uint8_t* staged) {
-  constexpr int kPieces = Tile::kRows / 8;  // of 16 bytes, in a token's row
-  constexpr int kTokens = 32 / kPieces;     // at once
-  const int lane = Opaque(place.lane), piece = lane % kPieces;
-  // Tokens that share a quarter of the warp are 4 apart: no bank conflicts.
-  const int order = lane / kPieces;
-  const int in_turn = kTokens == 8 ? (order & 1) * 4 + order / 2 : order;
-  const int64_t column =
-      static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
+  const OutputTurns<Tile> at(place);
 #pragma unroll
-  for (int turn = 0; turn < kChunk / kTokens; ++turn) {
-    const int i = turn * kTokens + in_turn;
+  for (int turn = 0; turn < kChunk / at.kTokens; ++turn) {
+    const int i = turn * at.kTokens + at.in_turn;
     if (token + i >= p.seqlen) continue;
-    StoreEight(p, place.batch, token + i, column,
-               *reinterpret_cast<const Pack<T, 8>*>(
-                   staged + Swizzled(i, place.row / 8 + piece, Tile::kXRow)));
+    StoreEight(
+        p, place.batch, token + i, at.column,
+        *reinterpret_cast<const Pack<T, 8>*>(
+            staged + Swizzled(i, place.row / 8 + at.piece, Tile::kXRow)));
   }
 }
 
@@ -229,14 +243,11 @@ __device__ __forceinline__ void StoreGatedOutputs(const GatedParams<T>& p,
                                                   int token,
                                                   const uint8_t* staged,
                                                   uint8_t* scores) {
-  constexpr int kPieces = Tile::kRows / 8;
-  constexpr int kTokens = 32 / kPieces;
+  const OutputTurns<Tile> at(place);
+  constexpr int kPieces = at.kPieces, kTokens = at.kTokens;
   constexpr int kTurns = kChunk / kTokens;
-  const int lane = Opaque(place.lane), piece = lane % kPieces;
-  const int order = lane / kPieces;
-  const int in_turn = kTokens == 8 ? (order & 1) * 4 + order / 2 : order;
-  const int64_t column =
-      static_cast<int64_t>(place.head()) * Tile::kP + place.row + piece * 8;
+  const int piece = at.piece, in_turn = at.in_turn;
+  const int64_t column = at.column;
   using Eight = Pack<T, 8>;
   const T* const z_row = p.z + place.batch * p.z_strides.batch + column;
   T* const y_row = p.y + place.batch * p.y_strides.batch + column;
