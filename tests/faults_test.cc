@@ -170,12 +170,12 @@ TEST_F(FaultTest, AnInterruptToTheSupervisorAloneEndsItsWorker) {
 // The worker goes on meanwhile: what it has said by then counts, however late
 // it is read.
 TEST_F(FaultTest, ASupervisorThatWasStoppedLosesNoFinishedRow) {
-  Job job(Command("a_fine|z_fine", "--benchmark_min_time=0.3 --row_timeout=2"));
+  Job job(Command("a_fine|z_fine", "--benchmark_min_time=0.3 --row_timeout=5"));
   ASSERT_TRUE(Within(120, [this] {
     return ReadFile(Path("err")).find("a_fine") != std::string::npos;
   }));
   kill(job.pid(), SIGSTOP);
-  sleep(5);
+  sleep(8);
   kill(job.pid(), SIGCONT);
   EXPECT_EQ(job.Wait(), 0) << ReadFile(Path("err"));
   const Json document = ReadValid();
