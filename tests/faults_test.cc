@@ -167,22 +167,6 @@ TEST_F(FaultTest, AnInterruptToTheSupervisorAloneEndsItsWorker) {
   EXPECT_FALSE(HasLitter());
 }
 
-// The worker goes on meanwhile: what it has said by then counts, however late
-// it is read.
-TEST_F(FaultTest, ASupervisorThatWasStoppedLosesNoFinishedRow) {
-  Job job(Command("a_fine|z_fine", "--benchmark_min_time=0.3 --row_timeout=5"));
-  ASSERT_TRUE(Within(120, [this] {
-    return ReadFile(Path("err")).find("a_fine") != std::string::npos;
-  }));
-  kill(job.pid(), SIGSTOP);
-  sleep(8);
-  kill(job.pid(), SIGCONT);
-  EXPECT_EQ(job.Wait(), 0) << ReadFile(Path("err"));
-  const Json document = ReadValid();
-  for (const char* fine : {"a_fine", "z_fine"})
-    EXPECT_GT(RowOf(document, fine).value("real_time", 0.0), 0);
-}
-
 // Rows in the process itself: it ends before the next one.
 TEST_F(FaultTest, AnInterruptEndsARunWithoutIsolation) {
   Job job(Command("fine", "--isolate=false --benchmark_repetitions=1000000"));
