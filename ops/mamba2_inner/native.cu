@@ -37,8 +37,7 @@ absl::Status TakesGatedScan(const Mamba2Inner::Problem& p,
     return absl::OkStatus();
   return absl::UnimplementedError(
       "needs head_dim 64 or 128, d_state a multiple of 8 up to 256, and rows "
-      "on "
-      "16-byte boundaries");
+      "on 16-byte boundaries");
 }
 
 // How a gated scan's kernels are called: see ssd::PlainScan.
