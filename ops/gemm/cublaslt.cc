@@ -250,7 +250,7 @@ class ColdTimer {
 // shape is short.
 absl::StatusOr<Algorithm> Fastest(const LtLinear& linear, Device& device) {
   constexpr int kAlways = 4;
-  constexpr double kBudget = 0.05;
+  constexpr double kBudget = 0.3;
   constexpr double kMargin = 0.99;
   auto candidates = linear.Candidates();
   if (!candidates.ok()) return candidates.status();

@@ -25,14 +25,18 @@ __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int count) {
 // Until the phase of that parity is over.
 #if __CUDA_ARCH__ >= 900
 #define SEQMARK_TRY_WAIT "mbarrier.try_wait.parity.shared.b64"
+// Nanoseconds that a warp may sleep: it is woken when the phase is over, and
+// one that looks again takes the others' issue slots.
+#define SEQMARK_WAIT_HINT ", 10000000"
 #else
 #define SEQMARK_TRY_WAIT "mbarrier.test_wait.parity.shared.b64"
+#define SEQMARK_WAIT_HINT ""
 #endif
 __device__ __forceinline__ void WaitBarrier(uint64_t* barrier, int parity) {
   uint32_t over;
   do {
     asm volatile("{ .reg .pred p; " SEQMARK_TRY_WAIT
-                 " p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 " p, [%1], %2" SEQMARK_WAIT_HINT "; selp.u32 %0, 1, 0, p; }"
                  : "=r"(over)
                  : "r"(SharedAddress(barrier)), "r"(parity)
                  : "memory");
@@ -53,7 +57,8 @@ __device__ __forceinline__ void WaitAt(uint32_t barrier, uint32_t parity) {
   uint32_t over;
   do {
     asm volatile("{ .reg .pred p; " SEQMARK_TRY_WAIT
-                 " p, [%1 + %3], %2; selp.u32 %0, 1, 0, p; }"
+                 " p, [%1 + %3], %2" SEQMARK_WAIT_HINT
+                 "; selp.u32 %0, 1, 0, p; }"
                  : "=r"(over)
                  : "r"(barrier), "r"(parity), "n"(kOffset)
                  : "memory");
@@ -89,11 +94,12 @@ __device__ __forceinline__ void StoreWord(uint64_t* word, float value,
                : "memory");
 }
 
-// The state in `word`, once that is of the tile before `column`.
+// The state in `word`, once that is of the tile before `column`. Each lane goes
+// on when its own has come: this is on the path of the first warp, which is
+// what all others wait for.
 __device__ __forceinline__ float AwaitWord(uint64_t value, const uint64_t* word,
                                            int column) {
-  while (!__all_sync(~0u, static_cast<int>(value >> 32) == column))
-    value = LoadWord(word);
+  while (static_cast<int>(value >> 32) != column) value = LoadWord(word);
   return __uint_as_float(static_cast<uint32_t>(value));
 }
 

@@ -34,8 +34,7 @@ __device__ __forceinline__ void ScanStates(
   const float* rate_at = &s.A[lane][0];
   const int last = min(p.d_state - n0, kStates) - 1;
   const int column = at.column;
-  uint64_t* const words =
-      Words(p, at.b, at.block, lane) + int64_t{n0} * kChannels;
+  uint64_t* word = Words(p, at.b, at.block, lane) + int64_t{n0} * kChannels;
   const int channel = at.channel() + lane;
   const bool active = channel < p.d_inner;
   const int64_t row = (int64_t{at.b} * p.d_inner + channel) * p.d_state + n0;
@@ -61,13 +60,12 @@ __device__ __forceinline__ void ScanStates(
   };
   const auto receive = [&](int n, auto slot_tag) {
     constexpr int kSlot = decltype(slot_tag)::value;
-    if (kRole == Role::kInner || kRole == Role::kLast || w > 0) {
+    if (kRole == Role::kFirst) return AwaitWord(ahead[kSlot], word, column);
+    if (kRole != Role::kOther || w > 0) {
       WaitAt<0>(full, parity);
       return LoadAt<0>(carries);
     }
-    if (kRole == Role::kFirst)
-      return AwaitWord(ahead[kSlot], words + n * kChannels, column);
-    if (column > 0) return AwaitWord(0, words + n * kChannels, column);
+    if (column > 0) return AwaitWord(0, word, column);
     return p.initial_state != nullptr && active ? p.initial_state[row + n]
                                                 : 0.0f;
   };
@@ -77,17 +75,17 @@ __device__ __forceinline__ void ScanStates(
     if (kRole == Role::kFirst) {
       // Only now, so that it takes no other registers than those.
       asm volatile("" : "+f"(h[0]));
-      ahead[kSlot] = LoadWord(words + (n + 2) * kChannels);
+      ahead[kSlot] = LoadWord(word + 2 * kChannels);
     }
 #pragma unroll
     for (int t = 1; t < kSteps; ++t) h[t] = fmaf(a[t], h[t - 1], h[t]);
     const float end = h[kSteps - 1];
     if (kRole == Role::kLast) {
-      StoreWord(words + n * kChannels, end, column + 1);
+      StoreWord(word, end, column + 1);
     } else if (kRole == Role::kOther && at.l0 + kSteps >= p.seqlen) {
       if (active) p.final_state[row + n] = end;
     } else if (kRole == Role::kOther && w == kWarps - 1) {
-      StoreWord(words + n * kChannels, end, column + 1);
+      StoreWord(word, end, column + 1);
     } else {
       StoreAt<kLinkStates * 128>(carries, end);
       __syncwarp();
@@ -104,6 +102,7 @@ __device__ __forceinline__ void ScanStates(
     }
     full += 8;
     carries += 128;
+    word += kChannels;
   };
   constexpr std::integral_constant<int, 0> kEven;
   constexpr std::integral_constant<int, 1> kOdd;
