@@ -233,6 +233,32 @@ def test_version_1_is_migrated(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_version_2_is_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    with History(path, create=True) as history:
+        assert history.append(make_run())
+        (machine,) = history.machines()
+        before = history.times(machine)
+    connection = sqlite3.connect(path)
+    connection.execute("ALTER TABLE sample DROP COLUMN throttled")
+    connection.execute("PRAGMA user_version = 2")
+    connection.commit()
+    connection.close()
+    with History(path) as history:
+        assert history.times(machine) == before
+
+
+def test_how_long_a_device_was_held_back_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "h.sqlite"
+    kept = Sample("row", 1.0, 0.01, throttled=0.25)
+    run = Run("r", "m", "2026-01-01T00:00:00+00:00", [kept, Sample("free", 1.0)])
+    with History(path, create=True) as history:
+        assert history.append(run)
+        found = {name: list(nights.values()) for name, nights in history.times("m").items()}
+        assert found == {"row": [kept], "free": [Sample("free", 1.0)]}
+        assert [record["throttled"] for record in history.every("m")] == [None, 0.25]
+
+
 def test_the_old_file_is_what_its_script_makes(tmp_path: Path) -> None:
     make_old_history.make(tmp_path / "made.sqlite")
 

@@ -72,6 +72,38 @@ def judge_row(
     return judge(nights, {ROW: samples(nights, seconds)}, before, again, rules)
 
 
+def held(nights: Sequence[Night], seconds: Sequence[float], since: int) -> dict[int, Sample]:
+    """The nights' times, throttled for nine tenths of the time from night `since` on."""
+    return {
+        night.key: Sample(ROW, time, throttled=0.9 if number >= since else None)
+        for number, (night, time) in enumerate(zip(nights, seconds, strict=True))
+    }
+
+
+@pytest.mark.parametrize(
+    ("since", "note"),
+    [
+        (30, "throttled 90 % of the time, 0 % before"),
+        (0, ""),  # as ever
+        (32, ""),  # never
+    ],
+)
+def test_what_held_a_slower_row_back_is_said(since: int, note: str) -> None:
+    seconds = levels((30, 1.0), (2, 1.1))
+    nights = make_nights(len(seconds))
+    times = {ROW: held(nights, seconds, since)}
+    (found,) = judge(nights, times, [], Again(1.1), RULES)
+    assert (found.kind, found.note) == (Kind.REGRESSION, note)
+
+
+def test_what_held_a_row_back_stands_beside_an_explanation() -> None:
+    seconds = levels((30, 1.0), (2, 1.1))
+    nights = make_nights(len(seconds), driver_night=30)
+    (found,) = judge(nights, {ROW: held(nights, seconds, 30)}, [], Again(1.1), RULES)
+    assert found.kind == Kind.EXPLAINED
+    assert found.note == "driver: cuda_driver a → b; throttled 90 % of the time, 0 % before"
+
+
 def test_a_quiet_row_is_left_alone() -> None:
     again = Again(1.0)
     assert judge_row(levels((60, 1.0)), again) == []

@@ -12,7 +12,7 @@ from importlib import resources
 from seqmark_tools.history.facts import encode, facts_of
 from seqmark_tools.results import ResultError
 
-VERSION = 2
+VERSION = 3
 
 
 def prepare(connection: sqlite3.Connection, path: str) -> None:
@@ -35,6 +35,8 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
             _create(connection)
         elif version == 1:
             _from_1(connection)
+        elif version == 2:  # did not keep how long a device was held back
+            connection.execute("ALTER TABLE sample ADD COLUMN throttled REAL")
         connection.execute(f"PRAGMA user_version = {VERSION}")
         connection.execute("COMMIT")
     except BaseException:

@@ -1,5 +1,5 @@
 -- SPDX-License-Identifier: Apache-2.0
--- The history of seqmark's rows, version 2 (PRAGMA user_version). Times are seconds, dates ISO 8601
+-- The history of seqmark's rows, version 3 (PRAGMA user_version). Times are seconds, dates ISO 8601
 -- in UTC.
 CREATE TABLE machine (
   id INTEGER PRIMARY KEY,
@@ -31,6 +31,7 @@ CREATE TABLE sample (
   seconds REAL CHECK (seconds > 0),
   noise REAL,
   failure TEXT,  -- why there is no time
+  throttled REAL,  -- share of the time in which the device was held back; null: none, or not told
   PRIMARY KEY (row, run),
   CHECK ((seconds IS NULL) <> (failure IS NULL))
 ) WITHOUT ROWID;

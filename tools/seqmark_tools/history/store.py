@@ -35,6 +35,7 @@ class Sample:
     seconds: float | None = None
     noise: float | None = None
     failure: str | None = None  # "error: " or "skipped: ", and the reason
+    throttled: float | None = None  # share of the time in which the device was held back
 
     @property
     def is_error(self) -> bool:
@@ -102,7 +103,8 @@ def run_of(file: ResultFile, machine: str | None = None, run_id: str | None = No
 
 def _sample(row: Row) -> Sample:
     if row.seconds is not None:
-        return Sample(str(row.name), row.seconds, row.counter("noise"))
+        noise, throttled = row.counter("noise"), row.counter("throttled")
+        return Sample(str(row.name), row.seconds, noise, throttled=throttled)
     failure = f"skipped: {row.skip}" if row.error is None else f"error: {row.error}"
     return Sample(str(row.name), failure=failure)
 
@@ -171,9 +173,9 @@ class History:
                 "INSERT OR IGNORE INTO row (name) VALUES (?)", ((s.row,) for s in run.samples)
             )
             db.executemany(
-                "INSERT INTO sample (row, run, seconds, noise, failure) VALUES "
-                "((SELECT id FROM row WHERE name = ?), ?, ?, ?, ?)",
-                ((s.row, key, s.seconds, s.noise, s.failure) for s in run.samples),
+                "INSERT INTO sample (row, run, seconds, noise, failure, throttled) VALUES "
+                "((SELECT id FROM row WHERE name = ?), ?, ?, ?, ?, ?)",
+                ((s.row, key, s.seconds, s.noise, s.failure, s.throttled) for s in run.samples),
             )
         return True
 
@@ -231,14 +233,14 @@ class History:
     def times(self, machine: str, row: str | None = None) -> dict[str, dict[int, Sample]]:
         """Samples of the machine's nights by row and night's key, of all rows or of one."""
         query = (
-            "SELECT row.name, run.id, seconds, noise, failure FROM sample "
+            "SELECT row.name, run.id, seconds, noise, failure, throttled FROM sample "
             "JOIN row ON row.id = row JOIN run ON run.id = run "
             "JOIN machine ON machine.id = machine "
             "WHERE machine.name = ? AND (? IS NULL OR row.name = ?)"
         )
         found: dict[str, dict[int, Sample]] = {}
-        for name, run, seconds, noise, failure in self._db.execute(query, (machine, row, row)):
-            found.setdefault(name, {})[run] = Sample(name, seconds, noise, failure)
+        for name, run, *values in self._db.execute(query, (machine, row, row)):
+            found.setdefault(name, {})[run] = Sample(name, *values)
         return found
 
     def verdicts(self, machine: str, wanted: str | None = None) -> list[Verdict]:
@@ -261,7 +263,7 @@ class History:
         """Each sample of every run as a flat record, for export."""
         query = (
             "SELECT machine.name AS machine, run_id, date, row.name AS row, "
-            "seconds, noise, failure, command, document AS facts FROM sample "
+            "seconds, noise, failure, throttled, command, document AS facts FROM sample "
             "JOIN row ON row.id = row JOIN run ON run.id = run "
             "JOIN machine ON machine.id = machine JOIN facts ON facts.id = facts "
             "WHERE ? IS NULL OR machine.name = ? ORDER BY machine.name, date, run.id, row.name"

@@ -11,6 +11,9 @@
    the row's second runs too, is no regression.
 
 A row that had times and fails is run again as well, and is broken if it fails again.
+
+Where the device was held back (power limit, heat, a quota) for more of the row's time at the new
+level than before, the verdict's note says so; it excuses nothing.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ class Kind(StrEnum):
 
 ACCEPTED = (Kind.REGRESSION, Kind.IMPROVEMENT, Kind.EXPLAINED)  # a new level, not asked again
 ALARMS = (Kind.REGRESSION, Kind.BROKEN)
+_HELD_BACK_MORE = 0.05  # of a row's time: what is worth a word
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Suspect:
     old: Sequence[float]  # seconds of the nights before
     nights: int  # at the new level
     onset: Night
+    note: str
 
 
 def suspect_shift(seconds: Sequence[float], start: int, rules: Rules) -> Shift | None:
@@ -96,6 +101,18 @@ def agrees(shift: Shift, old: Sequence[float], again: Sequence[float], rules: Ru
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all of a side the same: p is 0
         return bool(ttest_ind(again, old, equal_var=False).pvalue <= rules.rerun_pvalue)
+
+
+def held_back(throttled: Sequence[float | None], index: int) -> str:
+    """What to say where a device was held back for more of the time from night `index` on.
+
+    `throttled` are the nights' shares; a row has none where nothing held its device back.
+    """
+    shares = [share or 0.0 for share in throttled]
+    before, since = statistics.median(shares[:index]), statistics.median(shares[index:])
+    if since - before < _HELD_BACK_MORE:
+        return ""
+    return f"throttled {since:.0%} of the time, {before:.0%} before".replace("%", " %")
 
 
 def judge(
@@ -129,17 +146,19 @@ def judge(
         if shift is None:
             continue
         onset = known[shift.index][0]
+        first = max(start, len(seconds) - rules.detection.window)
+        held = held_back([samples[key].throttled for key in keys[first:]], shift.index - first)
         reasons = excuses(
             shift.index,
             events(((night.date, night.facts) for night, _ in known), row),
             rules.excuses,
         )
         if reasons:
-            note = "; ".join(map(str, reasons))
+            note = "; ".join([*map(str, reasons), *([held] if held else [])])
             found.append(_verdict(row, tonight, onset, Kind.EXPLAINED, shift, (), note))
             continue
-        old = seconds[max(start, len(seconds) - rules.detection.window) : shift.index]
-        suspects.append(Suspect(row, shift, old, len(seconds) - shift.index, onset))
+        old = seconds[first : shift.index]
+        suspects.append(Suspect(row, shift, old, len(seconds) - shift.index, onset, held))
     asked = [*(s.row for s in suspects), *failed]
     again = rerun(asked, rules.reruns) if rerun is not None and asked else {}
     found += (_call(suspect, tonight, again, rules) for suspect in suspects)
@@ -170,7 +189,7 @@ def _call(
         kind = Kind.WAITING
     else:
         kind = Kind.REGRESSION if suspect.shift.effect > 0 else Kind.IMPROVEMENT
-    return _verdict(suspect.row, tonight, suspect.onset, kind, suspect.shift, times, "")
+    return _verdict(suspect.row, tonight, suspect.onset, kind, suspect.shift, times, suspect.note)
 
 
 def _verdict(
