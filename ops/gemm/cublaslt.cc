@@ -250,6 +250,7 @@ class ColdTimer {
 // shape is short.
 absl::StatusOr<Algorithm> Fastest(const LtLinear& linear, Device& device) {
   constexpr int kAlways = 4;
+  // All eight of a call of 15 ms: for large products the best come last.
   constexpr double kBudget = 0.3;
   constexpr double kMargin = 0.99;
   auto candidates = linear.Candidates();

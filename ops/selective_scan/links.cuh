@@ -22,28 +22,27 @@ __device__ __forceinline__ void InitBarrier(uint64_t* barrier, int count) {
       "r"(count)
       : "memory");
 }
-// Until the phase of that parity is over.
+// Until the phase of that parity is over, of the barrier kOffset bytes on: the
+// offset is in the instruction.
 #if __CUDA_ARCH__ >= 900
-#define SEQMARK_TRY_WAIT "mbarrier.try_wait.parity.shared.b64"
 // Nanoseconds that a warp may sleep: it is woken when the phase is over, and
 // one that looks again takes the others' issue slots.
-#define SEQMARK_WAIT_HINT ", 10000000"
+#define SEQMARK_WAIT \
+  "mbarrier.try_wait.parity.shared.b64 p, [%1 + %3], %2, 10000000; "
 #else
-#define SEQMARK_TRY_WAIT "mbarrier.test_wait.parity.shared.b64"
-#define SEQMARK_WAIT_HINT ""
+#define SEQMARK_WAIT "mbarrier.test_wait.parity.shared.b64 p, [%1 + %3], %2; "
 #endif
-__device__ __forceinline__ void WaitBarrier(uint64_t* barrier, int parity) {
+template <int kOffset>
+__device__ __forceinline__ void WaitAt(uint32_t barrier, uint32_t parity) {
   uint32_t over;
   do {
-    asm volatile("{ .reg .pred p; " SEQMARK_TRY_WAIT
-                 " p, [%1], %2" SEQMARK_WAIT_HINT "; selp.u32 %0, 1, 0, p; }"
+    asm volatile("{ .reg .pred p; " SEQMARK_WAIT "selp.u32 %0, 1, 0, p; }"
                  : "=r"(over)
-                 : "r"(SharedAddress(barrier)), "r"(parity)
+                 : "r"(barrier), "r"(parity), "n"(kOffset)
                  : "memory");
   } while (!over);
 }
 
-// The same with a constant offset in the instruction.
 template <int kOffset>
 __device__ __forceinline__ void ArriveAt(uint32_t barrier, bool really) {
   asm volatile(
@@ -51,18 +50,6 @@ __device__ __forceinline__ void ArriveAt(uint32_t barrier, bool really) {
       " @p mbarrier.arrive.shared.b64 state, [%0 + %1]; }" ::"r"(barrier),
       "n"(kOffset), "r"(static_cast<uint32_t>(really))
       : "memory");
-}
-template <int kOffset>
-__device__ __forceinline__ void WaitAt(uint32_t barrier, uint32_t parity) {
-  uint32_t over;
-  do {
-    asm volatile("{ .reg .pred p; " SEQMARK_TRY_WAIT
-                 " p, [%1 + %3], %2" SEQMARK_WAIT_HINT
-                 "; selp.u32 %0, 1, 0, p; }"
-                 : "=r"(over)
-                 : "r"(barrier), "r"(parity), "n"(kOffset)
-                 : "memory");
-  } while (!over);
 }
 template <int kOffset>
 __device__ __forceinline__ float LoadAt(uint32_t from) {
@@ -127,7 +114,8 @@ struct Links {
   }
   // Before a warp overwrites what it sent to warp w in its pass before.
   __device__ void WaitRead(int w, uint32_t passes_sent) {
-    if (passes_sent > 0) WaitBarrier(&read[w], (passes_sent - 1) & 1);
+    if (passes_sent > 0)
+      WaitAt<0>(SharedAddress(&read[w]), (passes_sent - 1) & 1);
   }
 };
 

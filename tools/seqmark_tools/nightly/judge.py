@@ -76,7 +76,7 @@ class Suspect:
     old: Sequence[float]  # seconds of the nights before
     nights: int  # at the new level
     onset: Night
-    note: str
+    note: str  # what held the row back, if anything did
 
 
 def suspect_shift(seconds: Sequence[float], start: int, rules: Rules) -> Shift | None:
@@ -154,7 +154,7 @@ def judge(
             rules.excuses,
         )
         if reasons:
-            note = "; ".join([*map(str, reasons), *([held] if held else [])])
+            note = "; ".join(filter(None, [*map(str, reasons), held]))
             found.append(_verdict(row, tonight, onset, Kind.EXPLAINED, shift, (), note))
             continue
         old = seconds[first : shift.index]
