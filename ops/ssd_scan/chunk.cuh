@@ -41,13 +41,26 @@ struct Params {
   const float* initial_state;  // (batch, heads, head_dim, d_state), or null
   T* y;
   float* final_state;  // (batch, heads, head_dim, d_state)
-  // The state each segment starts from, and before the passing kernel what it
-  // adds: (batch, segments, heads, head_dim, d_state).
+  // What each piece of the segments but the last adds to the state, and after
+  // the passing kernel the state it starts from; of the last segment, only of
+  // its first piece: (batch, state_count(), heads, head_dim, d_state).
   float* states;
-  float* decays;  // of a whole segment: (batch, segments, heads)
+  float* decays;  // of a whole piece: (batch, state_count(), heads)
   Strides x_strides, dt_strides, B_strides, C_strides, z_strides, y_strides;
   int batch, seqlen, heads, head_dim, groups, d_state;
   int segments, segment_chunks;
+  // What segments add is made in pieces, of which the last may be shorter.
+  int pieces, piece_chunks;
+
+  __host__ __device__ int state_count() const {
+    return (segments - 1) * pieces + 1;
+  }
+  // The chunks of a piece of all segments': [x, y).
+  __device__ __forceinline__ int2 PieceChunks(int piece) const {
+    const int segment = piece / pieces;
+    const int first = segment * segment_chunks + piece % pieces * piece_chunks;
+    return {first, min(first + piece_chunks, (segment + 1) * segment_chunks)};
+  }
 };
 
 // What a gated tile's kernels have besides: there is a z, y is multiplied by

@@ -47,19 +47,25 @@ __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
                                            float (&state)[Tile::kN / 8][4]) {
   const Params<T>& p = hp.p;
   const int size = Tile::kP * p.d_state;
-  const int64_t first = static_cast<int64_t>(place.batch) * p.segments;
+  const int64_t first = static_cast<int64_t>(place.batch) * p.state_count();
+  const int pieces = place.segment * p.pieces;  // before this one
   if (hp.passed) {
     AddState<Tile>(
         place, p.d_state,
-        p.states + ((first + place.segment) * p.heads + place.head()) * size,
-        1.0f, state);
+        p.states + ((first + pieces) * p.heads + place.head()) * size, 1.0f,
+        state);
     return;
   }
+  // A lane has a piece's decay, so that no piece waits for another's.
+  float decay = 0.0f;
+  if (place.lane < pieces)
+    decay =
+        p.decays[(first + pieces - 1 - place.lane) * p.heads + place.head()];
   float weight = 1.0f;
-  for (int s = place.segment - 1; s >= 0; --s) {
-    const int64_t index = (first + s) * p.heads + place.head();
+  for (int s = 0; s < pieces && weight > 0; ++s) {
+    const int64_t index = (first + pieces - 1 - s) * p.heads + place.head();
     AddState<Tile>(place, p.d_state, p.states + index * size, weight, state);
-    weight *= p.decays[index];
+    weight *= __shfl_sync(~0u, decay, s);
   }
   if (p.initial_state != nullptr)
     AddState<Tile>(
@@ -328,9 +334,8 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     DecayWarp<T> decays(p, place, slot);
     decays.ForEachChunk(first + odd, 2, [&](int chunk, const T(&raw)[2]) {
       const int turn = chunk - first, stage = turn % Tile::kStages;
-      decays.Sum(chunk * kChunk, raw);
-      hopper::Wait(shared.empty[stage], (turn / Tile::kStages & 1) ^ 1);
-      if (slot == 0 && place.lane == 0) {
+      const auto copy = [&] {
+        if (slot != 0 || place.lane != 0) return;
         hopper::ExpectBytes(shared.full[stage],
                             (2 + 2 * Tile::kInputTiles) * Tile::kTileBytes);
         for (int k = 0; k < Tile::kInputTiles; ++k) {
@@ -343,7 +348,12 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
           hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
                           place.first_head * Tile::kP + 64 * k, chunk * kChunk,
                           place.batch);
-      }
+      };
+      // The first copies do not wait for the steps, nor these for a free stage.
+      if (turn < Tile::kStages) copy();
+      decays.Sum(chunk * kChunk, raw);
+      hopper::Wait(shared.empty[stage], (turn / Tile::kStages & 1) ^ 1);
+      if (turn >= Tile::kStages) copy();
       // What the stages cannot hold yet comes closer.
       const int later = chunk + Tile::kStages;
       if (slot == Tile::kHeads - 1 && place.lane == 0 && later < end) {

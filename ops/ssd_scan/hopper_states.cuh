@@ -9,8 +9,8 @@
 
 namespace seqmark::ssd {
 
-// What each segment but the last adds to the state; as SegmentStates, from the
-// last chunk backwards as far as anything reaches the segment's end.
+// What each piece adds to the state; as SegmentStates, from its last chunk
+// backwards as far as anything reaches its end.
 template <class Tile, class T = typename Tile::Element>
 __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     HopperStates(const __grid_constant__ HopperParamsOf<Tile> hp) {
@@ -19,9 +19,9 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
   constexpr int kStages = Tile::kStateStages;
   Shared& shared = HopperShared<Shared>();
   const Params<T>& p = hp.p;
-  const HopperPlace<Tile> place(p, p.segments - 1);
-  const int first = place.segment * p.segment_chunks;
-  const int end = first + p.segment_chunks;
+  const HopperPlace<Tile> place(p, p.state_count() - 1);
+  const int2 piece = p.PieceChunks(place.segment);
+  const int first = piece.x, end = piece.y;
   if (threadIdx.x == 0) {
     for (int s = 0; s < kStages; ++s) {
       hopper::InitBarrier(shared.full[s], Tile::kHeads * kArrivalsOfWarp);
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
   __syncthreads();
 
   const int64_t index =
-      (static_cast<int64_t>(place.batch) * p.segments + place.segment) *
+      (static_cast<int64_t>(place.batch) * p.state_count() + place.segment) *
       p.heads;
   if (place.warp >= 8) {
     // Two warps a head take every other chunk; they meet once a pair, to know
@@ -49,9 +49,8 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     decays.ForEachChunk(end - 1 - odd, -2, [&](int chunk, const T(&raw)[2]) {
       const int turn = end - 1 - chunk, stage = turn % kStages;
       const bool exists = chunk >= first;
-      decays.Sum(chunk * kChunk, raw);
-      if (exists) hopper::Wait(shared.empty[stage], (turn / kStages & 1) ^ 1);
-      if (exists && slot == 0 && place.lane == 0) {
+      const auto copy = [&] {
+        if (!exists || slot != 0 || place.lane != 0) return;
         hopper::ExpectBytes(shared.full[stage],
                             (2 + Tile::kInputTiles) * Tile::kTileBytes);
         for (int k = 0; k < Tile::kInputTiles; ++k)
@@ -61,7 +60,12 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
           hopper::CopyBox(shared.x[stage][k], hp.x, shared.full[stage],
                           place.first_head * Tile::kP + 64 * k, chunk * kChunk,
                           place.batch);
-      }
+      };
+      // The first copies do not wait for the steps, nor these for a free stage.
+      if (turn < kStages) copy();
+      decays.Sum(chunk * kChunk, raw);
+      if (exists) hopper::Wait(shared.empty[stage], (turn / kStages & 1) ^ 1);
+      if (turn >= kStages) copy();
       float(&totals)[2][2] = shared.totals[turn / 2 % 2];
       if (place.lane == 0) totals[slot][odd] = exists ? decays.total : 0.0f;
       hopper::SyncWarps<32 * kWarps>(1);

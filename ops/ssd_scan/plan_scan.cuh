@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <memory>
 
@@ -51,7 +52,7 @@ Params<T> MakeParams(const SsdScan::Problem& p, const SsdScan::Args& a) {
   out.head_dim = static_cast<int>(p.head_dim);
   out.groups = static_cast<int>(p.groups);
   out.d_state = static_cast<int>(p.d_state);
-  out.segments = 1;
+  out.segments = out.pieces = 1;
   return out;
 }
 
@@ -79,41 +80,60 @@ inline absl::StatusOr<int> Prepare(const void* kernel, int threads,
 }
 
 // What a plan's kernels take, in chunks of the scan: a CTA's start (its state,
-// its first loads), a chunk of SegmentStates, which in most problems needs no
-// more than `memory` chunks however long a segment is, and PassStates, needed
-// for more than `few` segments.
+// its first loads), a CTA's of the states' kernel and a chunk there, and
+// PassStates, needed for more than `few` states: by itself and a CTA of those.
+//
+// Most heads need no more than `memory` chunks of a piece, however long it is;
+// CTAs of pieces that are longer end at many times and fill the GPU well, those
+// of others in waves. Some heads need it whole, which takes `beyond` a chunk.
+// All work costs power, and with it clock, also where it fills multiprocessors
+// that would be idle: `power` times the chunks' own.
 struct SegmentCosts {
   double start;
-  double states_chunk;
+  double states_start, states_chunk;
   int64_t memory;
-  double pass;
+  double beyond, power;
+  int64_t most_pieces;
+  double pass, pass_cta;
   int64_t few;
 };
-inline constexpr SegmentCosts kMmaCosts = {2, 1.0 / 3, 16, 0, 1};
-// The longest of many CTAs is what counts there, so no memory is short.
-inline constexpr SegmentCosts kHopperCosts = {3.5, 0.35, 1 << 30, 4, 6};
+inline constexpr SegmentCosts kMmaCosts = {
+    2, 2, 1.0 / 3, 16, 0, 0, /*most_pieces=*/1, 0, 0, 1};
+inline constexpr SegmentCosts kHopperCosts = {
+    3.5, 4.5, 0.28, 40, 0.28, 1.25, /*most_pieces=*/8, 4, 0.0125, 6};
 
-// Chunks a segment: waves of CTAs times their length.
-inline int64_t SegmentChunks(int64_t units, int64_t chunks, int64_t ctas,
-                             const SegmentCosts& costs) {
+// Chunks a segment, and a piece of one.
+struct SegmentLengths {
+  int64_t segment, piece;
+};
+
+// The lengths with the least time.
+inline SegmentLengths ChooseLengths(int64_t units, int64_t chunks, int64_t ctas,
+                                    const SegmentCosts& costs) {
   constexpr int64_t kMaxSegments = 256;
-  int64_t best = chunks;
-  double best_time = std::numeric_limits<double>::infinity();
-  for (int64_t segments = 1; segments <= std::min(chunks, kMaxSegments);
-       ++segments) {
-    const int64_t length = CeilDiv(chunks, segments);
-    const int64_t needed = CeilDiv(chunks, length);
-    double time = CeilDiv(units * needed, ctas) * (costs.start + length);
-    if (needed > 1)
-      time +=
-          CeilDiv(units * (needed - 1), ctas) *
-          (costs.start + costs.states_chunk * std::min(length, costs.memory));
-    if (needed > costs.few) time += costs.pass;
-    if (time < best_time) {
-      best_time = time;
-      best = length;
+  SegmentLengths best = {chunks, chunks};
+  double best_time = CeilDiv(units, ctas) * (costs.start + chunks);
+  for (int64_t most = 2; most <= std::min(chunks, kMaxSegments); ++most)
+    for (int64_t parts = 1; parts <= costs.most_pieces; ++parts) {
+      const int64_t length = CeilDiv(chunks, most);
+      const int64_t segments = CeilDiv(chunks, length);
+      const int64_t piece = CeilDiv(length, parts);
+      const int64_t pieces = (segments - 1) * CeilDiv(length, piece);
+      const double soon = costs.states_chunk * std::min(piece, costs.memory);
+      const double share = static_cast<double>(units * pieces) / ctas;
+      const double waves =
+          piece > costs.memory ? std::max(1.0, share) : std::ceil(share);
+      double time = CeilDiv(units * segments, ctas) * (costs.start + length) +
+                    waves * (costs.states_start + soon) +
+                    costs.beyond * std::max<int64_t>(0, piece - costs.memory) +
+                    costs.power * share * soon;
+      if (pieces + 1 > costs.few)
+        time += costs.pass + costs.pass_cta * units * pieces;
+      if (time < best_time) {
+        best_time = time;
+        best = {length, piece};
+      }
     }
-  }
   return best;
 }
 
@@ -123,20 +143,23 @@ absl::StatusOr<std::shared_ptr<Buffer>> PlanSegments(
     const SsdScan::Problem& p, int64_t units, int64_t ctas,
     const SegmentCosts& costs, Device& device, Params<T>& params) {
   const int64_t chunks = CeilDiv(p.seqlen, kChunk);
-  params.segment_chunks =
-      static_cast<int>(SegmentChunks(units, chunks, ctas, costs));
-  params.segments = static_cast<int>(CeilDiv(chunks, params.segment_chunks));
-  if (units * params.segments > std::numeric_limits<int>::max())
+  const SegmentLengths lengths = ChooseLengths(units, chunks, ctas, costs);
+  params.segment_chunks = static_cast<int>(lengths.segment);
+  params.segments = static_cast<int>(CeilDiv(chunks, lengths.segment));
+  params.piece_chunks = static_cast<int>(lengths.piece);
+  params.pieces = static_cast<int>(CeilDiv(lengths.segment, lengths.piece));
+  if (units * (params.segments + params.state_count()) >
+      std::numeric_limits<int>::max())
     return absl::UnimplementedError("more blocks than a grid has");
   if (params.segments == 1) return nullptr;
-  const int64_t segments = p.batch * params.segments * p.heads;
+  const int64_t states = p.batch * params.state_count() * p.heads;
   auto buffer =
-      device.Allocate(segments * (p.head_dim * p.d_state + 1) * sizeof(float),
+      device.Allocate(states * (p.head_dim * p.d_state + 1) * sizeof(float),
                       MemoryClass::kWorkspace);
   if (!buffer.ok()) return buffer.status();
   auto workspace = std::make_shared<Buffer>(*std::move(buffer));
   params.states = static_cast<float*>(workspace->data());
-  params.decays = params.states + segments * p.head_dim * p.d_state;
+  params.decays = params.states + states * p.head_dim * p.d_state;
   return workspace;
 }
 
@@ -193,7 +216,7 @@ absl::StatusOr<Launch> PlanTile(const SsdScan::Problem& p,
     const cudaStream_t stream = AsCudaStream(s);
     const auto blocks = [](int64_t n) { return static_cast<unsigned>(n); };
     if (params.segments > 1) {
-      SegmentStates<Plain><<<blocks(units * (params.segments - 1)),
+      SegmentStates<Plain><<<blocks(units * (params.state_count() - 1)),
                              Plain::kThreads, kStatesBytes, stream>>>(params);
       if (absl::Status e = LaunchStatus("SegmentStates"); !e.ok()) return e;
       if (absl::Status e = LaunchPassStates<T>(params, stream); !e.ok())
@@ -264,8 +287,8 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
   auto workspace =
       PlanSegments(p, units, *ctas, kHopperCosts, device, params.p);
   if (!workspace.ok()) return workspace.status();
-  // The scan sums up the states of few segments itself.
-  params.passed = params.p.segments > kHopperCosts.few;
+  // The scan sums up few states itself.
+  params.passed = params.p.state_count() > kHopperCosts.few;
   const auto x = MapHeads<T>(p, a.x), y = MapHeads<T>(p, a.y);
   const auto B = MapGroups<T>(p, a.B), C = MapGroups<T>(p, a.C);
   for (const auto* map : {&x, &y, &B, &C})
@@ -277,18 +300,19 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
   if (absl::Status s = way.template SetHopper<Tile>(params); !s.ok()) return s;
   return [params, units, workspace = *workspace](Stream s) -> absl::Status {
     const cudaStream_t stream = AsCudaStream(s);
-    const auto blocks = [&](int segments) {
-      return dim3(static_cast<unsigned>(units * segments));
+    const auto blocks = [&](int parts) {
+      return dim3(static_cast<unsigned>(units * parts));
     };
-    const int segments = params.p.segments;
+    const int segments = params.p.segments, pieces = params.p.state_count() - 1;
     if (segments > 1) {
       const auto launch_states = [&]() -> absl::Status {
         if constexpr (Tile::kGated)
-          return LaunchDependent(&HopperStates<Tile>, blocks(segments - 1),
+          return LaunchDependent(&HopperStates<Tile>, blocks(pieces),
                                  dim3(Tile::kStateThreads), kStatesBytes,
                                  stream, "HopperStates", params);
-        HopperStates<Tile><<<blocks(segments - 1), Tile::kStateThreads,
-                             kStatesBytes, stream>>>(params);
+        HopperStates<Tile>
+            <<<blocks(pieces), Tile::kStateThreads, kStatesBytes, stream>>>(
+                params);
         return LaunchStatus("HopperStates");
       };
       if (absl::Status e = launch_states(); !e.ok()) return e;

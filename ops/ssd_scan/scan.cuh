@@ -343,11 +343,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
   if (place.active()) {
     const float* from = nullptr;
     if (p.segments > 1)
-      from = p.states +
-             ((static_cast<int64_t>(place.batch) * p.segments + place.segment) *
-                  p.heads +
-              place.head()) *
-                 state_size;
+      from = p.states + ((static_cast<int64_t>(place.batch) * p.state_count() +
+                          place.segment * p.pieces) *
+                             p.heads +
+                         place.head()) *
+                            state_size;
     else if (p.initial_state != nullptr)
       from = p.initial_state +
              (static_cast<int64_t>(place.batch) * p.heads + place.head()) *

@@ -120,6 +120,8 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(2, 301, 8, 64, 8, 64, kPlain);
   // More chunks than CTAs fit on a GPU at once: several in a segment.
   add(4, 641, 16, 64, 2, 16, kAll);
+  // So many heads that segments are few, and what they add is made in pieces.
+  add(1, 1100, 128, 64, 8, 16, kAll);
   // Steps held up by a minimum: the inputs' are 0.001 to 0.1.
   add(1, 77, 3, 64, 1, 32, {true, true, false, true, 0.02f});
   // Shapes no matrix tile fits: of tiny models, and an odd d_state.

@@ -20,9 +20,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
     SegmentStates(const Params<T> p) {
   extern __shared__ __align__(1024) uint8_t shared_bytes[];
   auto& shared = *reinterpret_cast<StateSharedMemory<Tile>*>(shared_bytes);
-  const Place<Tile> place(p, p.segments - 1);
-  const int first = place.segment * p.segment_chunks;
-  int chunk = first + p.segment_chunks - 1;
+  const Place<Tile> place(p, p.state_count() - 1);
+  const int2 piece = p.PieceChunks(place.segment);
+  const int first = piece.x;
+  int chunk = piece.y - 1;
 
   StateRegisters<Tile> state = {};
   RawSteps<Tile, T> raw;
@@ -69,7 +70,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
   }
 
   const int64_t index =
-      (static_cast<int64_t>(place.batch) * p.segments + place.segment) *
+      (static_cast<int64_t>(place.batch) * p.state_count() + place.segment) *
       p.heads;
   if (place.active()) {
     float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
 
 inline constexpr int kPassThreads = 256;
 
-// states[s] becomes the state that segment s starts from, for every s; four
+// states[s] becomes the state that piece s starts from, for every s; four
 // neighbours of one head's state a thread.
 template <class T>
 __global__ void __launch_bounds__(kPassThreads) PassStates(const Params<T> p) {
@@ -97,19 +98,19 @@ __global__ void __launch_bounds__(kPassThreads) PassStates(const Params<T> p) {
   if (i >= quads * p.batch) return;
   const int64_t batch = i / quads, quad = i % quads;
   const int head = static_cast<int>(quad / head_quads);
+  const int pieces = p.state_count() - 1;
   auto* state =
-      reinterpret_cast<float4*>(p.states) + batch * p.segments * quads + quad;
-  const float* decay = p.decays + batch * p.segments * p.heads + head;
+      reinterpret_cast<float4*>(p.states) + batch * (pieces + 1) * quads + quad;
+  const float* decay = p.decays + batch * (pieces + 1) * p.heads + head;
   float4 running = {0, 0, 0, 0};
   if (p.initial_state != nullptr)
     running = reinterpret_cast<const float4*>(p.initial_state)[i];
   // The loads of a batch do not wait for each other.
   constexpr int kBatch = 4;
-  int segment = 0;
-  for (; segment + 1 < p.segments; segment += kBatch) {
+  for (int piece = 0; piece < pieces; piece += kBatch) {
     float4 added[kBatch];
     float factor[kBatch];
-    const int count = min(kBatch, p.segments - 1 - segment);
+    const int count = min(kBatch, pieces - piece);
 #pragma unroll
     for (int k = 0; k < kBatch; ++k)
       if (k < count) {
