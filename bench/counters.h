@@ -24,6 +24,8 @@ struct Measurement {
   MemoryUse memory;
   double plan_seconds = 0;
   double graph_seconds = 0;  // 0: not measured
+  // Of a sample, what is not its kernels'; 0: not known.
+  double timer_overhead = 0;
   // Seconds by what they are booked under; empty: a row of one call.
   std::map<std::string, double> class_seconds;
   std::map<std::string, double> of_row;  // the row's own counters

@@ -37,8 +37,9 @@ ABSL_FLAG(std::string, batches, "",
 ABSL_FLAG(std::string, seqlens, "",
           "Lengths in place of the sweep's: 1024,4096 or 1024..131072*2.");
 ABSL_FLAG(std::string, cache, "auto",
-          "State of the caches before a call: hot, cold, or auto (cuda cold, "
-          "cpu hot).");
+          "State of the caches before a call: hot, cold, dirty (cold, and full "
+          "of what must be written to memory first), or auto (cuda cold, cpu "
+          "hot).");
 ABSL_FLAG(
     double, noise, 0.005,
     "Stop when the 95 % interval of the median has this relative half-width.");
@@ -280,12 +281,11 @@ absl::Status ReadSweep(Options& options) {
 
 absl::Status ReadSampling(Options& options) {
   const std::string cache = absl::GetFlag(FLAGS_cache);
-  if (cache == "hot")
-    options.cache = CacheChoice::kHot;
-  else if (cache == "cold")
-    options.cache = CacheChoice::kCold;
-  else if (cache != "auto")
-    return Wrong("cache", cache, "auto, hot or cold");
+  for (const CacheState state :
+       {CacheState::kHot, CacheState::kCold, CacheState::kDirty})
+    if (cache == Name(state)) options.cache = state;
+  if (!options.cache && cache != "auto")
+    return Wrong("cache", cache, "auto, hot, cold or dirty");
   const auto positive = [](const absl::Flag<double>& flag,
                            absl::string_view name, double& value) {
     value = absl::GetFlag(flag);

@@ -4,6 +4,7 @@
 // and the suite's, which choose rows and say how to sample them.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,7 @@
 namespace seqmark {
 
 enum class Preset : uint8_t { kSmoke, kDefault, kFull };
-enum class CacheChoice : uint8_t { kAuto, kHot, kCold };  // auto: GPU cold
-enum class Colour : uint8_t { kAuto, kAlways, kNever };   // auto: on a terminal
+enum class Colour : uint8_t { kAuto, kAlways, kNever };  // auto: on a terminal
 
 // Of all sequences of a row together. Far more than fits anywhere, and few
 // enough that no count of bytes overflows.
@@ -44,7 +44,7 @@ struct Options {
   std::vector<std::string> models;
   std::vector<std::string> providers;
   SweepOverrides sweep;
-  CacheChoice cache = CacheChoice::kAuto;
+  std::optional<CacheState> cache;  // none: GPU cold, CPU hot
   double noise = 0.005;
   double max_time = 5;
   double energy_time = 0.2;  // seconds; 0: no energy

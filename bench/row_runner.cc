@@ -46,14 +46,7 @@ bool IsSkip(const absl::Status& status) {
 }
 
 CacheState RowRunner::CacheFor(DeviceKind kind) const {
-  switch (options_.cache) {
-    case CacheChoice::kHot:
-      return CacheState::kHot;
-    case CacheChoice::kCold:
-      return CacheState::kCold;
-    case CacheChoice::kAuto:
-      break;
-  }
+  if (options_.cache) return *options_.cache;
   return kind == DeviceKind::kCuda ? CacheState::kCold : CacheState::kHot;
 }
 
@@ -69,13 +62,16 @@ absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
       auto energy = MakeEnergyMeter(**device);
       auto ceilings = GetCeilings(**device, options_.recalibrate);
       if (!ceilings.ok()) return ceilings.status();
+      auto overhead =
+          (*device)->MeasureTimerOverhead(ceilings->kernel_edges_seconds);
       (*device)->SetMemoryLimit(options_.memory_limit);
       auto dram = options_.verify_bytes
                       ? (*device)->OpenDramCounter()
                       : absl::UnavailableError("--verify_bytes=false");
       auto watch = MakeThrottleWatch(**device);
-      return Machine{*std::move(device), *std::move(ceilings),
-                     std::move(energy), std::move(dram), std::move(watch)};
+      return Machine{*std::move(device),  *std::move(ceilings),
+                     std::move(overhead), std::move(energy),
+                     std::move(dram),     std::move(watch)};
     };
     it = machines_.emplace(kind, make()).first;
   }
@@ -137,6 +133,8 @@ absl::StatusOr<RowResult> RowRunner::Run(
     label = verified->label;
   }
   const bool as_graph = (*instance)->replayed_as_graph();
+  if (const auto& overhead = (*machine)->overhead; overhead.ok())
+    m.timer_overhead = as_graph ? overhead->graph : overhead->launch;
   const std::vector<RowPart> row_parts = (*instance)->parts();
   Launch launch = (*instance)->launch();
   std::optional<FirstCallParts> first_call;
@@ -235,14 +233,20 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
       facts.push_back(std::move(fact));
     facts.emplace_back(absl::StrCat(device, "_ceilings"),
                        ToJson((*machine)->ceilings));
-    facts.emplace_back(absl::StrCat(device, "_cache"),
-                       CacheFor(kind) == CacheState::kCold ? "cold" : "hot");
+    facts.emplace_back(absl::StrCat(device, "_cache"), Name(CacheFor(kind)));
     if ((*machine)->watch != nullptr)
       facts.emplace_back(absl::StrCat(device, "_slowdowns_before"),
                          (*machine)->watch->Now());
     const auto add = [&](absl::string_view name, const auto& value) {
       facts.emplace_back(absl::StrCat(device, name), absl::StrCat(value));
     };
+    if (const auto& overhead = (*machine)->overhead; overhead.ok()) {
+      add("_timer_overhead_seconds", overhead->launch);
+      add("_graph_timer_overhead_seconds", overhead->graph);
+    } else if (!absl::IsUnimplemented(overhead.status())) {
+      add("_timer_overhead_seconds",
+          absl::StrCat("not measured: ", overhead.status().message()));
+    }
     const auto& dram = (*machine)->dram;
     add("_dram_counters",
         dram.ok() ? (*dram)->name()

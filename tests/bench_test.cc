@@ -55,7 +55,7 @@ TEST_F(BenchTest, BadFlagsSayWhatIsRight) {
       {"--models=gpt-9", "qwen2.5-0.5b"},
       {"--providers=magic", "highway"},
       {"--preset=huge", "smoke, default or full"},
-      {"--cache=warm", "hot or cold"},
+      {"--cache=warm", "hot, cold or dirty"},
       {"--noise=0", "positive"},
       {"--noise=nan", "positive"},
       {"--max_time=-3", "positive"},

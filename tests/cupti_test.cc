@@ -9,6 +9,10 @@
 
 #include "fixtures/cupti_cuda.h"
 #include "fixtures/device.h"
+#include "fixtures/kernel_times_cuda.h"
+#include "fixtures/roofline.h"
+#include "fixtures/row.h"
+#include "fixtures/sampler.h"
 
 #ifdef SEQMARK_FAKE_CUPTI
 #include <dlfcn.h>
@@ -147,6 +151,33 @@ TEST_F(CuptiTest, ACallThatFailsIsItsOwnError) {
   EXPECT_TRUE((*counter)->Count(NotingLaunch(), CacheState::kCold).ok());
 }
 
+TEST_F(CuptiTest, KernelsTimesAreThoseOfTheName) {
+  const auto run = [this] {
+    note_("run");
+    return absl::OkStatus();
+  };
+  const auto seconds = CuptiKernelSeconds("a_block", run, {SEQMARK_FAKE_CUPTI});
+  ASSERT_TRUE(seconds.ok()) << seconds.status();
+  EXPECT_THAT(*seconds, testing::ElementsAre(testing::DoubleNear(5e-7, 1e-12),
+                                             testing::DoubleNear(2e-6, 1e-12)));
+  EXPECT_STREQ(take_(),
+               "Register EnableActivity run FlushActivity DisableActivity "
+               "Finalize ");
+  const auto broken = CuptiKernelSeconds(
+      "a_block", [] { return absl::InternalError("broken"); },
+      {SEQMARK_FAKE_CUPTI});
+  EXPECT_EQ(broken.status().message(), "broken");
+  EXPECT_THAT(take_(), HasSubstr("DisableActivity Finalize"));
+  // As where another tool has CUPTI.
+  for (const char* fails : {"Register=39", "EnableActivity=39"}) {
+    setenv("FAKE_CUPTI_FAILS", fails, 1);
+    const auto none = CuptiKernelSeconds("a_block", run, {SEQMARK_FAKE_CUPTI});
+    EXPECT_TRUE(absl::IsUnavailable(none.status())) << none.status();
+    EXPECT_THAT(std::string(none.status().message()), HasSubstr("error 39"));
+    EXPECT_THAT(take_(), testing::Not(HasSubstr("run")));
+  }
+}
+
 TEST_F(CuptiTest, ALibraryWithoutTheFunctionsSaysWhichIsMissing) {
   const auto counter = OpenCuptiDramCounter({}, {SEQMARK_FAKE_NVML});
   EXPECT_TRUE(absl::IsUnavailable(counter.status()));
@@ -161,6 +192,50 @@ TEST(Cupti, WithoutTheLibraryOrItsHeaderIsUnavailableWithAReason) {
   EXPECT_TRUE(absl::IsUnavailable(counter.status())) << counter.status();
   EXPECT_THAT(std::string(counter.status().message()), HasSubstr("cupti"));
   EXPECT_FALSE(CuptiLibraries().empty());
+}
+
+// Norms of 2 to 200 us: what a sample holds besides its kernel is the same for
+// all, and what is left is what the driver's stamps say.
+TEST(CudaTimerOverhead, WhatIsLeftIsWhatTheDriverStamps) {
+  const auto device = MakeCudaDevice();
+  if (!device.ok()) GTEST_SKIP() << device.status().message();
+  const auto ceilings = GetCeilings(**device);
+  ASSERT_TRUE(ceilings.ok()) << ceilings.status();
+  const auto overhead =
+      (*device)->MeasureTimerOverhead(ceilings->kernel_edges_seconds);
+  if (absl::IsUnavailable(overhead.status()))
+    GTEST_SKIP() << overhead.status().message();
+  ASSERT_TRUE(overhead.ok()) << overhead.status();
+  EXPECT_GT(overhead->launch, 0);
+  SweepOverrides lengths;
+  lengths.batches = {1};
+  lengths.seqlens = {1024, 8192, 32768, 131072};
+  lengths.dtypes = {DType::kBF16};
+  int looked_at = 0;
+  for (const auto& row : MakeRows(RowSet::kSweep, lengths)) {
+    const RowName& name = row->name();
+    if (name.device != DeviceKind::kCuda || name.op != "rmsnorm" ||
+        name.provider != "native" || name.shape != "qwen2.5-1.5b")
+      continue;
+    const auto instance = row->Instantiate(**device, {});
+    ASSERT_TRUE(instance.ok()) << instance.status();
+    const auto source =
+        (*device)->MakeSampleSource((*instance)->launch(), CacheState::kCold);
+    ASSERT_TRUE(source->Take(50).ok());
+    auto batch = source->Take(100);
+    ASSERT_TRUE(batch.ok()) << batch.status();
+    const double ours =
+        GetMedianInterval(batch->seconds).median - overhead->launch;
+    auto stamped = CuptiKernelSeconds(
+        "RowKernel", [&] { return source->Take(100).status(); });
+    ASSERT_TRUE(stamped.ok()) << stamped.status();
+    ASSERT_EQ(stamped->size(), 100u);
+    const double theirs = GetMedianInterval(*stamped).median;
+    EXPECT_NEAR(ours, theirs, std::max(0.5e-6, 0.02 * theirs))
+        << name.ToString();
+    ++looked_at;
+  }
+  EXPECT_EQ(looked_at, 4);
 }
 
 // Far above any L2: a copy reads and writes its bytes, once.

@@ -236,7 +236,8 @@ TEST(CpuDevice, UsesTheThreadsAskedFor) {
 TEST(CpuDevice, SamplesCalls) {
   const auto device = MakeCpuDevice({});
   ASSERT_TRUE(device.ok());
-  for (CacheState cache : {CacheState::kHot, CacheState::kCold}) {
+  for (CacheState cache :
+       {CacheState::kHot, CacheState::kCold, CacheState::kDirty}) {
     int calls = 0;
     const auto source = (*device)->MakeSampleSource(
         [&calls](Stream) {

@@ -37,6 +37,7 @@ Ceilings Sample() {
   c.special_per_second = 4e12;
   c.emulated_special_per_second = 1e12;
   c.timer_floor_seconds = 1e-6;
+  c.kernel_edges_seconds = 8e-7;
   return c;
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A library with as much of CUPTI's interface as a count takes, which notes
-// what it is asked and answers with numbers of its own. The environment says
-// how: FAKE_CUPTI_PASSES=2, FAKE_CUPTI_FAILS=<function>=<CUptiResult>,
-// FAKE_CUPTI_METRICS=<read>+<write>.
+// A library with as much of CUPTI's interface as counting bytes and noting
+// kernels' times take, which notes what it is asked and answers with numbers of
+// its own. The environment says how: FAKE_CUPTI_PASSES=2,
+// FAKE_CUPTI_FAILS=<function>=<CUptiResult>, FAKE_CUPTI_METRICS=<read>+<write>.
+#include <cupti_activity.h>
+#include <cupti_callbacks.h>
 #include <cupti_profiler_host.h>
 #include <cupti_profiler_target.h>
 #include <cupti_range_profiler.h>
@@ -21,6 +23,8 @@ namespace {
 int object;  // stands for all of CUPTI's
 int passes;
 std::string calls;
+CUpti_BuffersCallbackRequestFunc request;
+CUpti_BuffersCallbackCompleteFunc complete;
 
 CUptiResult Note(const char* call) {
   calls += std::string(call) + " ";
@@ -178,5 +182,53 @@ CUptiResult cuptiRangeProfilerCounterDataGetRangeInfo(
   p->rangeName = p->rangeIndex == 1 ? "call" : "rest";
   return CUPTI_SUCCESS;
 }
+
+CUptiResult cuptiActivityRegisterCallbacks(
+    CUpti_BuffersCallbackRequestFunc request_buffer,
+    CUpti_BuffersCallbackCompleteFunc complete_buffer) {
+  request = request_buffer;
+  complete = complete_buffer;
+  return Note("Register");
+}
+CUptiResult cuptiActivityEnable(CUpti_ActivityKind kind) {
+  return kind == CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL
+             ? Note("EnableActivity")
+             : CUPTI_ERROR_INVALID_KIND;
+}
+CUptiResult cuptiActivityDisable(CUpti_ActivityKind) {
+  return Note("DisableActivity");
+}
+// Three kernels, not in their order, and a fill.
+CUptiResult cuptiActivityFlushAll(uint32_t) {
+  uint8_t* buffer = nullptr;
+  size_t bytes = 0, most = 0;
+  request(&buffer, &bytes, &most);
+  auto* const records = reinterpret_cast<CUpti_ActivityKernel9*>(buffer);
+  constexpr size_t kRecords = 4;
+  if (bytes < kRecords * sizeof(*records)) return CUPTI_ERROR_OUT_OF_MEMORY;
+  std::memset(buffer, 0, kRecords * sizeof(*records));
+  const auto kernel = [&](int i, const char* name, uint64_t start,
+                          uint64_t end) {
+    records[i].kind = CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL;
+    records[i].name = name;
+    records[i].start = start;
+    records[i].end = end;
+  };
+  kernel(0, "_Z7a_blockv", 5000, 7000);
+  kernel(1, "_Z6other_v", 100, 200);
+  records[2].kind = CUPTI_ACTIVITY_KIND_MEMSET;
+  kernel(3, "_Z7a_blockv", 1000, 1500);
+  complete(nullptr, 0, buffer, bytes, kRecords * sizeof(*records));
+  return Note("FlushActivity");
+}
+CUptiResult cuptiActivityGetNextRecord(uint8_t* buffer, size_t bytes,
+                                       CUpti_Activity** record) {
+  auto* next = reinterpret_cast<uint8_t*>(*record);
+  next = next == nullptr ? buffer : next + sizeof(CUpti_ActivityKernel9);
+  if (next >= buffer + bytes) return CUPTI_ERROR_MAX_LIMIT_REACHED;
+  *record = reinterpret_cast<CUpti_Activity*>(next);
+  return CUPTI_SUCCESS;
+}
+CUptiResult cuptiFinalize() { return Note("Finalize"); }
 
 }  // extern "C"

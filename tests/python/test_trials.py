@@ -158,7 +158,10 @@ def test_kernels_must_be_of_the_rows(tmp_path: Path) -> None:
     path = made_up.write(tmp_path / "traced.json", made_up.document(*map(made_up.measured, names)))
     text = tmp_path / "trace.txt"
     both = [*trace(5, [(0, 700)]), *trace(3, [(0, 300), (350, 900)])]
-    text.write_text("".join(f"{a} {b} {name}\n" for a, b, name in both))
+    # The process's own kernel, sampled before them, is not a row's.
+    own = [(a, b, name.replace("work", kernels.OWN)) for a, b, name in trace(4, [(0, 10000)])]
+    assert any(kernels.OWN in name for _, _, name in own)
+    text.write_text("".join(f"{a} {b} {name}\n" for a, b, name in [*own, *both]))
     found = kernels.summary(text, path)
     # In the order in which they ran, which is not the names'.
     assert [name.rsplit(":", 1)[1] for name in found] == ["2", "1"]
@@ -208,11 +211,14 @@ def test_times(tmp_path: Path) -> None:
     lengths = (1.0, 1.2, 1.4, 1.6, 3.0, 4.0, 5.0)
     rows = {made_up.name(seqlen=round(10 * length)): length * 1e-5 for length in lengths}
     plain = {name.split("/iterations")[0]: seconds for name, seconds in rows.items()}
-    measured = [made_up.measured(name, seconds, host_time=4e-6) for name, seconds in rows.items()]
-    for name in ("ours.json", "traced.json"):
-        made_up.write(folder / name, made_up.document(*measured))
+    for file, overhead in (("ours.json", 3e-7), ("traced.json", 8e-7), ("dirty.json", 3e-7)):
+        measured = [
+            made_up.measured(name, seconds, host_time=4e-6, kernel_time=seconds - overhead)
+            for name, seconds in rows.items()
+        ]
+        made_up.write(folder / file, made_up.document(*measured))
     seen = {
-        name: {"samples": 9, "kernels": 1, "seconds": s - 3e-7, "busy_seconds": s}
+        name: {"samples": 9, "kernels": 1, "seconds": s - 9e-7, "busy_seconds": s}
         for name, s in plain.items()
     }
     (folder / "kernels.json").write_text(json.dumps(seen))
@@ -220,9 +226,17 @@ def test_times(tmp_path: Path) -> None:
     (folder / "nvbench.json").write_text(json.dumps(nvbench_file(theirs)))
     status, document, text = trial("times", folder, "-o", tmp_path / "times.md")
     assert status == 1
-    assert document["agree"] == {"cupti": [7, 7], "traced_cupti": [7, 7], "nvbench": [6, 7]}
-    assert "events hold 0.30 us more" in text
+    assert document["agree"] == {
+        "cupti": [7, 7],
+        "unwatched_cupti": [2, 7],
+        "nvbench": [6, 7],
+        "clean_nvbench": [6, 7],
+    }
+    assert "| +0.10 us | +0.60 us | 1 |" in text
     (folder / "nvbench.json").unlink()
+    assert trial("times", folder, "-o", tmp_path / "times.md")[0] == 0
+    (folder / "traced.json").unlink()
+    (folder / "kernels.json").unlink()
     assert trial("times", folder, "-o", tmp_path / "times.md")[0] == 0
 
 

@@ -32,6 +32,7 @@ def test_si(value: float | None, text: str) -> None:
     [
         ("real_time", "s"),
         ("graph_time", "s"),
+        ("kernel_time", "s"),
         ("time_p10", "s"),
         ("plan_seconds", "s"),
         ("memory_state", "B"),

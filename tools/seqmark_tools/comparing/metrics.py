@@ -43,7 +43,7 @@ _TABLE: tuple[tuple[str, Direction, Kind], ...] = (
     (r"peak_memory|memory_\w+", "lower", "counted"),
     (r"max_seqlen", "higher", "counted"),
     (r"energy|energy_per_token", "lower", "measured"),
-    (r"graph_time|host_time|event_time|cpu_time|plan_seconds", "lower", "measured"),
+    (r"graph_time|kernel_time|host_time|event_time|cpu_time|plan_seconds", "lower", "measured"),
     (r"bytes_moved|flops", "neither", "counted"),  # a change is one of the definition
     (r"power|clock|share_\w+", "neither", "measured"),
 )

@@ -49,7 +49,7 @@ def ab(
 
 
 def times(build: Path, flags: Sequence[str], folder: Path, *, say: Say) -> None:
-    """The rows by seqmark_bench, by it under CUPTI, and by NVBench."""
+    """The rows by seqmark_bench, also with dirty caches and under CUPTI, and by NVBench."""
     folder.mkdir(parents=True, exist_ok=True)
     bench, programs = build / "seqmark_bench", build / "tests" / "trials"
     flags = [*flags, "--energy_time=0"]
@@ -60,6 +60,8 @@ def times(build: Path, flags: Sequence[str], folder: Path, *, say: Say) -> None:
         command = [str(programs / "seqmark_nvbench_rows"), "--json", str(out), *_NVBENCH]
         _program([*command, *_NVBENCH_REST], kernels.names(ours))
         say("NVBench done")
+        processes.run(bench, [*flags, "--cache=dirty"], folder / "dirty.json")
+        say("seqmark_bench with dirty caches done")
     library = programs / "libseqmark_kernel_trace.so"
     if library.exists():
         trace = folder / "trace.txt"

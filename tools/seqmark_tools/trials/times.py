@@ -2,14 +2,13 @@
 """A row's time against CUPTI's and NVBench's of the same kernels.
 
 The folder holds ours.json, a result file; traced.json and kernels.json, the rows once more and what
-CUPTI saw of them (trials/kernels.py); nvbench.json, NVBench's own file (tests/trials/
-nvbench_rows.cu). The latter three may be missing.
+CUPTI saw of them (trials/kernels.py); dirty.json, the rows with --cache=dirty, and nvbench.json,
+NVBench's own file (tests/trials/nvbench_rows.cu). The latter four may be missing.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,13 @@ MOST_SHARE = 0.02
 MOST_SECONDS = 0.5e-6
 # What is set against what: in words, and the fields of both.
 _PAIRS = {
-    "cupti": ("ours and CUPTI", "ours", "cupti"),
-    "traced_cupti": ("traced and CUPTI", "traced", "cupti"),
-    "nvbench": ("ours and NVBench", "ours", "nvbench"),
+    "cupti": ("kernel_time and CUPTI, of the same calls", "traced_kernel", "cupti"),
+    "unwatched_cupti": ("kernel_time and CUPTI, not of the same calls", "kernel", "cupti"),
+    "nvbench": ("real_time with dirty caches and NVBench", "dirty", "nvbench"),
+    "clean_nvbench": ("real_time and NVBench", "ours", "nvbench"),
 }
+DEMANDED = ("cupti", "nvbench")
+_NEITHER = (math.nan, math.nan)
 _NVBENCH_TIMES = ("nv/cold/time/gpu/median", "nv/cold/time/gpu/mean")
 
 
@@ -40,9 +42,12 @@ class Times:
     name: str
     ours: float
     host: float
+    kernel: float = math.nan  # kernel_time
     traced: float = math.nan  # ours, while CUPTI watched
+    traced_kernel: float = math.nan
     kernels: int = 0
     cupti: float = math.nan
+    dirty: float = math.nan  # ours with --cache=dirty
     nvbench: float = math.nan
 
 
@@ -56,12 +61,12 @@ def agrees(ours: float, other: float) -> bool:
 def read(folder: Path) -> list[Times]:
     """Rows by their time."""
     ours = results.read(folder / "ours.json").measured
-    traced: dict[str, float] = {}
+    traced: dict[str, tuple[float, float]] = {}
     cupti: dict[str, Any] = {}
     if (folder / "kernels.json").exists():
-        file = results.read(folder / "traced.json")
-        traced = {str(row.name): row.seconds or math.nan for row in file.measured}
+        traced = _seconds(folder / "traced.json")
         cupti = results.read_json(folder / "kernels.json")
+    dirty = _seconds(folder / "dirty.json") if (folder / "dirty.json").exists() else {}
     theirs = nvbench(folder / "nvbench.json") if (folder / "nvbench.json").exists() else {}
     rows = []
     for row in ours:
@@ -72,13 +77,23 @@ def read(folder: Path) -> list[Times]:
                 name,
                 row.seconds or math.nan,
                 row.counter("host_time") or math.nan,
-                traced.get(name, math.nan),
+                row.counter("kernel_time") or math.nan,
+                *traced.get(name, _NEITHER),
                 int(seen.get("kernels", 0)),
                 float(seen.get("seconds", math.nan)),
+                dirty.get(name, _NEITHER)[0],
                 theirs.get(name, math.nan),
             )
         )
     return sorted(rows, key=lambda row: row.ours)
+
+
+def _seconds(path: Path) -> dict[str, tuple[float, float]]:
+    """real_time and kernel_time by row."""
+    return {
+        str(row.name): (row.seconds or math.nan, row.counter("kernel_time") or math.nan)
+        for row in results.read(path).measured
+    }
 
 
 def nvbench(path: Path) -> dict[str, float]:
@@ -123,7 +138,7 @@ def make(folder: Path) -> Outcome:
                 for row in rows
             ],
         },
-        all(counts["cupti"]) and all(counts["nvbench"]),
+        all(all(counts[kind]) for kind in DEMANDED),
     )
 
 
@@ -145,12 +160,15 @@ def _blocks(
 ) -> Iterator[Block]:
     yield outcome.facts_table(known)
     yield Text(
-        "Times in microseconds. `ours` is real_time, between events around the launch. CUPTI: from "
-        "the start of a call's first kernel to the end of its last one, the median over the "
-        "samples that `traced` is of and those that warm up before: a run of the same rows while "
-        "CUPTI watched. NVBench: its cold measurement of the same launch in a process of its own; "
-        "it empties the L2 by writing to it, and waits between samples. `host` is host_time, what "
-        "the host takes to enqueue a call. A difference is ours less the other's: in us below "
+        "Times in microseconds. `real` is real_time, between events around the launch; `kernel` is "
+        "kernel_time, that less what a sample holds besides its kernels. CUPTI: from the start of "
+        "a call's first kernel to the end of its last one, the median over the samples that "
+        "`kernel, watched` is of and those that warm up before: a run of the same rows while CUPTI "
+        "watched. It has the GPU note times between a call's kernels: where there are several, "
+        "they start later than when nobody watches. `dirty` "
+        "is real_time with --cache=dirty, as NVBench has it: its cold measurement, of the same "
+        "launch in a process of its own, empties the L2 by writing to it. `host` is host_time, "
+        "what the host takes to enqueue a call. A difference is ours less the other's: in us below "
         f"{LONG * 1e6:.0f} us, else a share of it."
     )
     yield Table(
@@ -167,42 +185,25 @@ def _blocks(
             for kind, found in counts.items()
         ],
     )
-    yield from _offset(rows)
     yield Table(
         (
-            *("row", "ours", "traced", "CUPTI", "ours less CUPTI", "traced less CUPTI", "kernels"),
-            *("NVBench", "ours less NVBench", "host"),
+            *("row", "real", "kernel", "kernel, watched", "CUPTI", "watched less CUPTI"),
+            *("kernel less CUPTI", "kernels", "dirty", "NVBench", "dirty less NVBench"),
+            *("real less NVBench", "host"),
         ),
         1,
         [
             (
                 outcome.short(row.name),
-                _number(row.ours),
-                _number(row.traced),
-                _number(row.cupti),
-                _difference(row.ours, row.cupti),
-                _difference(row.traced, row.cupti),
+                *(_number(x) for x in (row.ours, row.kernel, row.traced_kernel, row.cupti)),
+                _difference(row.traced_kernel, row.cupti),
+                _difference(row.kernel, row.cupti),
                 str(row.kernels or "–"),
-                _number(row.nvbench),
+                *(_number(x) for x in (row.dirty, row.nvbench)),
+                _difference(row.dirty, row.nvbench),
                 _difference(row.ours, row.nvbench),
                 _number(row.host),
             )
             for row in rows
         ],
-    )
-
-
-def _offset(rows: Sequence[Times]) -> Iterator[Block]:
-    """How much events hold beyond the kernel, and how far from the same that is."""
-    beyond = sorted(row.ours - row.cupti for row in rows if row.kernels == 1 and row.ours < LONG)
-    if len(beyond) < 4:
-        return
-    median = statistics.median(beyond)
-    within = sum(abs(value - median) <= MOST_SECONDS for value in beyond)
-    nearer = [agrees(row.ours - median, row.cupti) for row in rows if row.kernels]
-    yield Text(
-        f"Of calls of one kernel below {LONG * 1e6:.0f} us, events hold {micro(median)} us more "
-        f"than the kernel itself (median of {len(beyond)} rows; {micro(beyond[0])} to "
-        f"{micro(beyond[-1])} us; {within} within {MOST_SECONDS * 1e6:g} us of the median). Were "
-        f"it taken off, {sum(nearer)} of {len(nearer)} rows of ours would agree with CUPTI."
     )
