@@ -3,6 +3,9 @@
 
 #include <memory>
 
+#include "ops/causal_conv1d/causal_conv1d.h"
+#include "ops/rmsnorm/rmsnorm.h"
+
 namespace seqmark {
 
 absl::string_view Name(OpClass op_class) {
@@ -27,6 +30,12 @@ absl::string_view Name(OpClass op_class) {
       break;
   }
   return "other";
+}
+
+OpClass ClassOfPart(absl::string_view op, OpClass whole) {
+  if (op == CausalConv1d::kName) return OpClass::kConv;
+  if (op == RmsNorm::kName) return OpClass::kNorm;
+  return whole;
 }
 
 Launch InOrder(const std::vector<ModelPart>& parts) {

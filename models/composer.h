@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "fixtures/op_fixture.h"
 #include "fixtures/scratch_device.h"
+#include "ops/plan_part.h"
 
 namespace seqmark {
 
@@ -34,6 +35,8 @@ enum class OpClass : uint8_t {
 };
 inline constexpr int kOpClasses = 9;
 absl::string_view Name(OpClass op_class);
+// Of an operator that is a part of a call of class `whole`.
+OpClass ClassOfPart(absl::string_view op, OpClass whole);
 
 // Provider by operator's name; an operator that is not there takes the fastest.
 using ProviderChoice = std::map<std::string, std::string>;
@@ -65,6 +68,8 @@ class Composer {
   bool counts_only() const { return device_ == nullptr; }
   DeviceKind kind() const { return device_->kind(); }
 
+  // Planned, it is as many parts as its provider makes calls, each of its own
+  // class: `op_class` is that of all else.
   template <Operator Op>
   absl::Status Add(OpClass op_class, const typename Op::Problem& problem,
                    typename Op::Args args);
@@ -197,6 +202,12 @@ absl::Status Composer::Add(OpClass op_class,
                           absl::StrCat(Op::kName, "/", (*provider)->name, ": ",
                                        launch.status().message()));
     part.launch = *std::move(launch);
+    if (const auto* sequence = part.launch.target<LaunchSequence>()) {
+      for (const LaunchPart& one : sequence->parts())
+        parts_.push_back({ClassOfPart(one.op, op_class), one.name, one.launch,
+                          one.cost, one.bytes});
+      return absl::OkStatus();
+    }
     absl::StrAppend(&part.name, "/", (*provider)->name);
   }
   parts_.push_back(std::move(part));

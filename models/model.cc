@@ -179,10 +179,11 @@ absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
   ScratchDevice scratch(device);
   auto sizes = model.MeasureChoices(choice, scratch);
   if (!sizes.ok()) return sizes.status();
-  const auto& [state, logits, activations] = *sizes;
+  const auto& [logits, activations] = *sizes;
   return ModelMemory{
       .weights = model.weights_.bytes(),
-      .state = state.bytes(),
+      .kv_state = model.state_.kv_bytes,
+      .ssm_state = model.state_.ssm_bytes,
       .logits = logits.bytes(),
       .activations = activations.bytes(),
       .workspace = scratch.workspace_bytes() + scratch.packed_bytes(),
@@ -205,7 +206,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,
   if (limit > 0 && measured->total() > limit)
     return absl::ResourceExhaustedError(absl::StrCat(
         config.name, " needs ", Bytes(measured->total()), ": weights ",
-        Bytes(measured->weights), ", state ", Bytes(measured->state),
+        Bytes(measured->weights), ", state ", Bytes(measured->state()),
         ", activations ", Bytes(measured->activations), ", logits ",
         Bytes(measured->logits), ", workspace ", Bytes(measured->workspace),
         "; --memory_limit allows ", Bytes(limit)));
@@ -216,14 +217,15 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,
   return model;
 }
 
-absl::StatusOr<std::array<Layout, 3>> Model::MeasureChoices(
+absl::StatusOr<std::array<Layout, 2>> Model::MeasureChoices(
     const ProviderChoice& choice, ScratchDevice& scratch) {
-  std::array<Layout, 3> sizes;
+  std::array<Layout, 2> sizes;
   bool first = true;
   for (const ProviderChoice& of_step : StepChoices(shape_, choice, *device_)) {
     Composer prompt(scratch, choice), step(scratch, of_step);
-    std::array<Layout, 3> layouts;
-    auto& [state, logits, activations] = layouts;
+    std::array<Layout, 2> layouts;
+    auto& [logits, activations] = layouts;
+    Layout state;
     const absl::Status s =
         List(prompt, step, state, logits, activations, false);
     if (!s.ok() && (first || !absl::IsUnimplemented(s))) return s;
@@ -265,7 +267,7 @@ absl::Status Model::Allocate(const ProviderChoice& choice,
     return std::exchange(free, free + bytes);
   };
   void* const weights = take(memory_.weights);
-  Layout state(take(memory_.state)), logits(take(memory_.logits));
+  Layout state(take(memory_.state())), logits(take(memory_.logits));
   void* const activations = take(memory_.activations);
   const size_t scratch_bytes = memory_.workspace - memory_.packed;
   scratch_ = std::make_unique<ScratchDevice>(*device_, take(scratch_bytes),

@@ -43,13 +43,15 @@ inline constexpr int64_t kDefaultChunkTokens = 32768;
 // Bytes of each part; they sum to what the model holds.
 struct ModelMemory {
   size_t weights = 0;
-  size_t state = 0;
+  size_t kv_state = 0;   // of attention: keys and values
+  size_t ssm_state = 0;  // of SSMs: the scans' and the convolutions'
   size_t logits = 0;
   size_t activations = 0;  // tokens and tables included
   size_t workspace = 0;    // of operators: scratch, and weights they packed
   size_t packed = 0;       // part of `workspace`: allocations of the plans' own
+  size_t state() const { return kv_state + ssm_state; }
   size_t total() const {
-    return weights + state + logits + activations + workspace;
+    return weights + state() + logits + activations + workspace;
   }
 };
 
@@ -107,9 +109,9 @@ class Model {
   // lends each in granules of some MiB.
   absl::Status Allocate(const ProviderChoice& choice,
                         const Checkpoint* checkpoint, uint64_t seed);
-  // The extents of state, logits and activations; `scratch` learns what any of
-  // the steps that are to be tried asks for.
-  absl::StatusOr<std::array<Layout, 3>> MeasureChoices(
+  // The extents of logits and activations, with state_ placed; `scratch` learns
+  // what any of the steps that are to be tried asks for.
+  absl::StatusOr<std::array<Layout, 2>> MeasureChoices(
       const ProviderChoice& choice, ScratchDevice& scratch);
   // Plans the step by the choice that is fastest; others are not done again.
   absl::Status ChooseStep(const std::vector<ProviderChoice>& choices);

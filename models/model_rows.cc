@@ -123,7 +123,11 @@ class ModelInstance final : public RowInstance {
     std::map<std::string, double> counters = counters_;
     const ModelMemory& memory = model_->memory();
     counters["memory_weights"] = static_cast<double>(memory.weights);
-    counters["memory_state"] = static_cast<double>(memory.state);
+    // Of a kind that the model has not: absent.
+    if (memory.kv_state > 0)
+      counters["memory_kv_state"] = static_cast<double>(memory.kv_state);
+    if (memory.ssm_state > 0)
+      counters["memory_ssm_state"] = static_cast<double>(memory.ssm_state);
     counters["memory_logits"] = static_cast<double>(memory.logits);
     counters["memory_activations"] = static_cast<double>(memory.activations);
     counters["memory_workspace"] = static_cast<double>(memory.workspace);

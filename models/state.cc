@@ -11,6 +11,7 @@ ModelState ModelState::Place(const ModelConfig& config, DType dtype,
   const AttentionConfig& a = config.attention;
   const int64_t rows = config.hymba.meta_tokens + capacity;
   int64_t ssm_layers = 0;
+  const size_t start = layout.mark();
   for (const SubLayer& layer : SubLayers(config)) {
     if (HasSsm(layer.kind)) ++ssm_layers;
     if (!HasAttention(layer.kind)) continue;
@@ -24,6 +25,7 @@ ModelState ModelState::Place(const ModelConfig& config, DType dtype,
     state.values.push_back(
         layout.Place(dtype, {batch, rows, a.kv_heads, a.value_head_dim}));
   }
+  state.kv_bytes = layout.mark() - start;
   if (ssm_layers == 0) return state;
   const Mamba1Config& m1 = config.mamba1;
   const Mamba2Config& m2 = config.mamba2;
@@ -38,6 +40,7 @@ ModelState ModelState::Place(const ModelConfig& config, DType dtype,
     state.ssm.Place(ssm_layers, DType::kF32,
                     {batch, m2.heads, m2.head_dim, m2.d_state}, layout);
   }
+  state.ssm_bytes = layout.mark() - start - state.kv_bytes;
   return state;
 }
 

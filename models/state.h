@@ -43,6 +43,9 @@ struct ModelState {
   RotatingStates conv;  // (batch, d_conv - 1, channels)
   RotatingStates ssm;   // (batch, d_inner, d_state) or
                         // (batch, heads, head_dim, d_state), f32
+  // What was placed: of keys and values, those that layers share once, and of
+  // the other two.
+  size_t kv_bytes = 0, ssm_bytes = 0;
 
   // `capacity`: tokens that there is room for, besides meta tokens.
   static ModelState Place(const ModelConfig& config, DType dtype, int64_t batch,

@@ -88,9 +88,13 @@ absl::StatusOr<Launch> PlanScan(const Mamba2Inner::Problem& p,
 
 absl::StatusOr<Launch> Plan(const Mamba2Inner::Problem& p,
                             const Mamba2Inner::Args& a, Device& device) {
-  return PlanConvolved(p, a, device, [&](const Tensor& convolved) {
-    return PlanScan(p, a, convolved, device);
-  });
+  return PlanConvolved(
+      p, a, device, [&](const Tensor& convolved) -> absl::StatusOr<LaunchPart> {
+        auto launch = PlanScan(p, a, convolved, device);
+        if (!launch.ok()) return launch.status();
+        return MakePart<SsdScan>(GatedProblem(p), GatedArgs(p, a, convolved),
+                                 "mamba2_inner/native", *std::move(launch));
+      });
 }
 
 const bool registered =

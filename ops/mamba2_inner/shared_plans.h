@@ -9,15 +9,17 @@
 
 #include "fixtures/device.h"
 #include "ops/mamba2_inner/mamba2_inner.h"
+#include "ops/plan_part.h"
 
 namespace seqmark {
 
 // The convolution, then what `plan_scan` plans of its output (batch, seqlen,
-// channels), which is workspace.
+// channels), which is workspace, then `last` if it has a launch.
 absl::StatusOr<Launch> PlanConvolved(
     const Mamba2Inner::Problem& p, const Mamba2Inner::Args& a, Device& device,
-    const std::function<absl::StatusOr<Launch>(const Tensor& convolved)>&
-        plan_scan);
+    const std::function<absl::StatusOr<LaunchPart>(const Tensor& convolved)>&
+        plan_scan,
+    LaunchPart last = {});
 
 // Gate, squares and weights of a norm, in place in y.
 using PlanGate = absl::StatusOr<Launch> (*)(const Mamba2Inner::Problem& p,

@@ -88,7 +88,8 @@ def good() -> Json:
         measured(name(provider="native"), 1e-3),
         measured(name(seqlen=4096), 8e-3),
         measured(name(op="prefill", provider="auto", shape="mamba-130m"), 0.5)
-        | {"memory_weights": 3e6, "memory_state": 2e6, "share_gemm": 0.75, "share_other": 0.25},
+        | {"memory_weights": 3e6, "memory_kv_state": 5e5, "memory_ssm_state": 15e5}
+        | {"share_gemm": 0.75, "share_other": 0.25},
         measured(name(op="max_context", provider="auto").replace("seqlen:1024", "limit:8GiB"), 9.0)
         | {"max_seqlen": 9000.0},
         measured(median, 1e-3),

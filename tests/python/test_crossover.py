@@ -157,6 +157,23 @@ def test_extremes_are_of_one_kind_and_say_which(tmp_path: Path) -> None:
     ) in findings.findings(models(tmp_path, *rows))
 
 
+def test_the_state_is_one_number_in_old_files_and_new(tmp_path: Path) -> None:
+    rows = [
+        made_up.measured(made_up.name("decode", "auto", shape, "cuda", 4096), 1.0)
+        | {"memory_weights": 1e9}
+        | state
+        for shape, state in (
+            ("mamba-130m", {"memory_ssm_state": 2e6}),
+            ("falcon-h1-0.5b", {"memory_kv_state": 3e6, "memory_ssm_state": 4e6}),
+            ("qwen2.5-0.5b", {"memory_state": 6e6}),
+        )
+    ]
+    assert (
+        "The state after 4K tokens (bf16, batch 1) is smallest in Mamba-130m (2.00 MB) and "
+        "largest in Falcon-H1-0.5B (7.00 MB)."
+    ) in findings.findings(models(tmp_path, *rows))
+
+
 def test_throttled_rows_are_told(tmp_path: Path) -> None:
     rows = [
         made_up.measured(made_up.name(seqlen=length), 1.0, **({"throttled": 0.4} if held else {}))

@@ -36,6 +36,7 @@ def test_si(value: float | None, text: str) -> None:
         ("time_p10", "s"),
         ("plan_seconds", "s"),
         ("memory_state", "B"),
+        ("memory_kv_state", "B"),
         ("tokens_per_second", "tokens/s"),
         ("sol", ""),
     ],

@@ -59,6 +59,13 @@ class Item:
         value = self.row.counter(counter)
         return value if value is not None and math.isfinite(value) else None
 
+    @property
+    def state_bytes(self) -> float | None:
+        """Of a model's state: its kinds, or all at once as files before them have it."""
+        kinds = (self.value(f"memory_{kind}") for kind in ("state", "kv_state", "ssm_state"))
+        known = [value for value in kinds if value is not None]
+        return sum(known) if known else None
+
     def prefixed(self, prefix: str) -> dict[str, float]:
         """Counters that begin with `prefix`, without it."""
         counters = self.row.counters or {}

@@ -206,10 +206,12 @@ def _fastest(rows: Collection, op: str, form: str) -> Iterable[str]:
             yield f"{_capital(text)}, last by {last}{_where(rows, machine)}."
 
 
-def _decode_extremes(rows: Collection, counter: str, unit: str, form: str) -> Iterable[str]:
+def _decode_extremes(
+    rows: Collection, value: Callable[[Item], float | None], unit: str, form: str
+) -> Iterable[str]:
     for machine, items in _by_machine(rows.of("decode")):
         shared, of = _longest_shared(items)
-        found = _extremes(shared, lambda item: item.value(counter), unit)
+        found = _extremes(shared, value, unit)
         if found:
             best, _, least, most = found
             text = form.format(length=labels.tokens(best.seqlen), of=of, least=least, most=most)
@@ -218,12 +220,12 @@ def _decode_extremes(rows: Collection, counter: str, unit: str, form: str) -> It
 
 def _leanest(rows: Collection) -> Iterable[str]:
     form = "The state after {length} tokens ({of}) is smallest in {least} and largest in {most}"
-    return _decode_extremes(rows, "memory_state", "B", form)
+    return _decode_extremes(rows, lambda item: item.state_bytes, "B", form)
 
 
 def _frugal(rows: Collection) -> Iterable[str]:
     form = "A token after {length} ({of}) takes the least energy in {least}, the most in {most}"
-    return _decode_extremes(rows, "energy_per_token", "J", form)
+    return _decode_extremes(rows, lambda item: item.value("energy_per_token"), "J", form)
 
 
 def _nearest_limit(rows: Collection) -> Iterable[str]:

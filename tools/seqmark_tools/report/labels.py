@@ -44,7 +44,9 @@ CATEGORIES = (
 # The parts of peak_memory, from the bottom of the stack to its top.
 MEMORY_PARTS = {
     "weights": CATEGORIES[0],
-    "state": CATEGORIES[1],
+    "state": CATEGORIES[1],  # of files that have its kinds in one
+    "kv_state": CATEGORIES[3],
+    "ssm_state": CATEGORIES[1],
     "activations": CATEGORIES[4],
     "workspace": CATEGORIES[9],
     "logits": CATEGORIES[2],
@@ -61,7 +63,13 @@ SHARE_CLASSES = {
     "lm_head": CATEGORIES[10],
     "other": CATEGORIES[9],
 }
-CLASS_NAMES = {"ssm_scan": "scan", "lm_head": "logits (lm_head)", "gemm": "GEMM"}
+CLASS_NAMES = {
+    "ssm_scan": "scan",
+    "lm_head": "logits (lm_head)",
+    "gemm": "GEMM",
+    "kv_state": "keys and values",
+    "ssm_state": "SSM and convolution states",
+}
 
 # Of models whose names do not say it.
 _SIZES = {"phi-3-mini": "3.8b"}

@@ -218,8 +218,8 @@ def memory_parts(rows: Collection) -> Figure:
         "memory_",
         "memory-parts",
         "Memory by part",
-        "What the peak is made of: weights; state (keys and values, SSM and convolution states); "
-        "activations; workspace of kernels; logits.",
+        "What the peak is made of: weights; states (keys and values; SSMs' and convolutions'; in "
+        "one in older files); activations; workspace of kernels; logits.",
     )
 
 
@@ -229,8 +229,9 @@ def time_shares(rows: Collection) -> Figure:
         "share_",
         "shares",
         "Share of time by class",
-        "Each class of operators timed by itself within the model; the scan does not contain the "
-        "projections around it.",
+        "Each call timed by itself within the model. The scan does not contain the projections "
+        "around it. A fused kernel is of one class: a scan has its gate, and a decode step's GEMM "
+        "may have the norm before it and the convolution after it.",
     )
 
 
