@@ -229,6 +229,5 @@ CUptiResult cuptiActivityGetNextRecord(uint8_t* buffer, size_t bytes,
   *record = reinterpret_cast<CUpti_Activity*>(next);
   return CUPTI_SUCCESS;
 }
-CUptiResult cuptiFinalize() { return Note("Finalize"); }
 
 }  // extern "C"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from seqmark_tools import files
@@ -17,6 +17,9 @@ Say = Callable[[str], None]
 # NVBench's flags: so many samples of each row, none dropped, none of calls back to back.
 _NVBENCH = ("--stopping-criterion", "sample-count", "--target-samples", "300", "--min-samples")
 _NVBENCH_REST = ("300", "--no-batch", "--timeout", "3")
+# Products by the first kernel that cuBLASLt ranks: the fastest of several may be another one in
+# each process.
+_SAME_KERNELS = {"SEQMARK_CUBLASLT": "heuristic"}
 
 
 def ab(
@@ -53,19 +56,20 @@ def times(build: Path, flags: Sequence[str], folder: Path, *, say: Say) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     bench, programs = build / "seqmark_bench", build / "tests" / "trials"
     flags = [*flags, "--energy_time=0"]
-    ours = processes.run(bench, flags, folder / "ours.json")
+    ours = processes.run(bench, flags, folder / "ours.json", _SAME_KERNELS)
     say("seqmark_bench done")
     if (programs / "seqmark_nvbench_rows").exists():
         out = folder / "nvbench.json"
         command = [str(programs / "seqmark_nvbench_rows"), "--json", str(out), *_NVBENCH]
-        _program([*command, *_NVBENCH_REST], kernels.names(ours))
+        _program([*command, *_NVBENCH_REST], kernels.names(ours), _SAME_KERNELS)
         say("NVBench done")
-        processes.run(bench, [*flags, "--cache=dirty"], folder / "dirty.json")
+        processes.run(bench, [*flags, "--cache=dirty"], folder / "dirty.json", _SAME_KERNELS)
         say("seqmark_bench with dirty caches done")
     library = programs / "libseqmark_kernel_trace.so"
     if library.exists():
         trace = folder / "trace.txt"
         environment = {
+            **_SAME_KERNELS,
             "CUDA_INJECTION64_PATH": str(library.resolve()),
             "SEQMARK_KERNEL_TRACE": str(trace.resolve()),
         }
@@ -89,9 +93,12 @@ def energy(
     say("sampled power done")
 
 
-def _program(command: Sequence[str], rows: Sequence[str]) -> str:
+def _program(
+    command: Sequence[str], rows: Sequence[str], environment: Mapping[str, str] | None = None
+) -> str:
     """What the program says of the rows, which it is given by their names."""
-    outcome = processes.run_program(command, given="".join(f"{name}\n" for name in rows))
+    given = "".join(f"{name}\n" for name in rows)
+    outcome = processes.run_program(command, given=given, environment=environment)
     if outcome.returncode != 0:
         last = "\n".join((outcome.stderr or outcome.stdout).strip().splitlines()[-5:])
         raise ResultError(f"{command[0]}: exit status {outcome.returncode}: {last}")

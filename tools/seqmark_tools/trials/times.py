@@ -168,8 +168,9 @@ def _blocks(
         "they start later than when nobody watches. `dirty` "
         "is real_time with --cache=dirty, as NVBench has it: its cold measurement, of the same "
         "launch in a process of its own, empties the L2 by writing to it. `host` is host_time, "
-        "what the host takes to enqueue a call. A difference is ours less the other's: in us below "
-        f"{LONG * 1e6:.0f} us, else a share of it."
+        "what the host takes to enqueue a call. Products are by the first kernel that cuBLASLt "
+        "ranks (SEQMARK_CUBLASLT=heuristic), the same in all processes. A difference is ours less "
+        f"the other's: in us below {LONG * 1e6:.0f} us, else a share of it."
     )
     yield Table(
         ("", "wanted", "rows", "agree"),
