@@ -125,7 +125,8 @@ TEST_F(ModelBenchTest, BadFlagsSayWhatIsRight) {
   };
   for (const auto& [flags, message] : cases) {
     SCOPED_TRACE(flags);
-    const Outcome outcome = Bench(flags + " --devices=cpu");
+    const Outcome outcome =
+        Bench(flags + " --devices=cpu --benchmark_list_tests");
     EXPECT_EQ(outcome.status, 1);
     EXPECT_THAT(outcome.err, HasSubstr(message));
     EXPECT_EQ(outcome.out, "");
