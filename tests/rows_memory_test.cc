@@ -1,31 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What rows count as their memory against what the driver says is gone; to be
-// run alone, as it says it of all processes.
+// What rows count as their memory against what the driver says is gone, to be
+// run alone, as it says it of all processes; and that launches take no more.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <map>
 #include <utility>
 
-#include "fixtures/forwarding_device.h"
 #include "fixtures/row.h"
+#include "tests/counting_device.h"
 
 namespace seqmark {
 namespace {
-
-// Another device's memory, with a count of the allocations.
-class CountingDevice final : public ForwardingDevice {
- public:
-  using ForwardingDevice::ForwardingDevice;
-  int allocations = 0;
-
-  absl::StatusOr<Buffer> Allocate(size_t bytes,
-                                  MemoryClass memory_class) override {
-    ++allocations;
-    return ForwardingDevice::Allocate(bytes, memory_class);
-  }
-};
 
 // A row of every provider, the longest that is not huge.
 std::vector<std::unique_ptr<Row>> OneOfEachProvider(DeviceKind device) {
@@ -47,6 +34,33 @@ std::vector<std::unique_ptr<Row>> OneOfEachProvider(DeviceKind device) {
   return rows;
 }
 
+// Of every provider's test rows those that are small: all sizes that a kernel
+// is chosen by, in seconds.
+TEST(RowMemory, ALaunchAllocatesNothing) {
+  constexpr size_t kMostBytes = size_t{1} << 20;
+  auto cpu = *MakeCpuDevice({});
+  std::map<std::string, int> launches;  // by operator and provider
+  for (const auto& row : MakeRows(RowSet::kTest, {})) {
+    const RowName& name = row->name();
+    if (name.device != DeviceKind::kCpu) continue;
+    int& launched = launches[name.op + "/" + name.provider];
+    if (row->bytes_read() + row->bytes_written() > kMostBytes) continue;
+    SCOPED_TRACE(name.ToString());
+    CountingDevice device(*cpu);
+    const auto instance = row->Instantiate(device, {});
+    if (absl::IsUnimplemented(instance.status())) continue;
+    ASSERT_TRUE(instance.ok()) << instance.status();
+    const int planned = device.allocations;
+    EXPECT_GT(planned, 0);
+    EXPECT_TRUE((*instance)->launch()(device.stream()).ok());
+    EXPECT_EQ(device.allocations, planned);
+    ++launched;
+  }
+  EXPECT_GT(launches.size(), 0u);
+  for (const auto& [provider, launched] : launches)
+    EXPECT_GT(launched, 0) << provider;
+}
+
 // Within a granule of 2 MiB for each allocation.
 TEST(CudaRowMemory, IsWhatTheDriverLends) {
   auto cuda = MakeCudaDevice();
@@ -59,7 +73,9 @@ TEST(CudaRowMemory, IsWhatTheDriverLends) {
     const auto run = [&] {
       auto instance = row->Instantiate(device, {});
       if (instance.ok()) {
+        const int planned = device.allocations;
         EXPECT_TRUE((*instance)->launch()(device.stream()).ok());
+        EXPECT_EQ(device.allocations, planned);
         EXPECT_TRUE(device.Synchronize().ok());
       }
       return instance;
