@@ -62,16 +62,13 @@ absl::StatusOr<RowRunner::Machine*> RowRunner::Get(DeviceKind kind) {
       auto energy = MakeEnergyMeter(**device);
       auto ceilings = GetCeilings(**device, options_.recalibrate);
       if (!ceilings.ok()) return ceilings.status();
-      auto overhead =
-          (*device)->MeasureTimerOverhead(ceilings->kernel_edges_seconds);
       (*device)->SetMemoryLimit(options_.memory_limit);
       auto dram = options_.verify_bytes
                       ? (*device)->OpenDramCounter()
                       : absl::UnavailableError("--verify_bytes=false");
       auto watch = MakeThrottleWatch(**device);
-      return Machine{*std::move(device),  *std::move(ceilings),
-                     std::move(overhead), std::move(energy),
-                     std::move(dram),     std::move(watch)};
+      return Machine{*std::move(device), *std::move(ceilings),
+                     std::move(energy), std::move(dram), std::move(watch)};
     };
     it = machines_.emplace(kind, make()).first;
   }
@@ -133,8 +130,6 @@ absl::StatusOr<RowResult> RowRunner::Run(
     label = verified->label;
   }
   const bool as_graph = (*instance)->replayed_as_graph();
-  if (const auto& overhead = (*machine)->overhead; overhead.ok())
-    m.timer_overhead = as_graph ? overhead->graph : overhead->launch;
   const std::vector<RowPart> row_parts = (*instance)->parts();
   Launch launch = (*instance)->launch();
   std::optional<FirstCallParts> first_call;
@@ -172,6 +167,13 @@ absl::StatusOr<RowResult> RowRunner::Run(
   if (m.samples.throttled)
     AddToLabel("throttled: its samples have a low clock", label);
   m.memory = device.memory();
+  const auto overhead = device.MeasureTimerOverhead(
+      (*machine)->ceilings.kernel_edges_seconds, as_graph);
+  if (overhead.ok())
+    m.timer_overhead = *overhead;
+  else if (!absl::IsUnavailable(overhead.status()) &&
+           !absl::IsUnimplemented(overhead.status()))
+    return overhead.status();
   const bool one_call = m.samples.samples + m.samples.warm_up_samples == 1;
   auto parts =
       first_call && one_call
@@ -240,13 +242,6 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
     const auto add = [&](absl::string_view name, const auto& value) {
       facts.emplace_back(absl::StrCat(device, name), absl::StrCat(value));
     };
-    if (const auto& overhead = (*machine)->overhead; overhead.ok()) {
-      add("_timer_overhead_seconds", overhead->launch);
-      add("_graph_timer_overhead_seconds", overhead->graph);
-    } else if (!absl::IsUnimplemented(overhead.status())) {
-      add("_timer_overhead_seconds",
-          absl::StrCat("not measured: ", overhead.status().message()));
-    }
     const auto& dram = (*machine)->dram;
     add("_dram_counters",
         dram.ok() ? (*dram)->name()

@@ -58,7 +58,6 @@ class RowRunner {
   struct Machine {
     std::unique_ptr<Device> device;
     Ceilings ceilings;
-    absl::StatusOr<TimerOverhead> overhead;  // or why it is not known
     absl::StatusOr<std::unique_ptr<EnergyMeter>>
         energy;                                         // or why there is none
     absl::StatusOr<std::unique_ptr<DramCounter>> dram;  // likewise
