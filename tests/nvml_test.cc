@@ -74,6 +74,7 @@ TEST(Nvml, StateAsFacts) {
   // Asked of a GPU that cannot say.
   EXPECT_EQ(facts["gpu_application_clock_hz"],
             "not known: not supported on this GPU");
+  EXPECT_EQ(facts["gpu_clocks_locked"], "not known: NVML does not say");
   // Not in the fake library at all, as in an old driver.
   EXPECT_EQ(facts["gpu_pcie_generation"],
             "not known: this driver's NVML has no such function");
