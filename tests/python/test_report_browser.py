@@ -273,7 +273,7 @@ def test_five_hundred_rows(browser: Browser, tmp_path: Path) -> None:
 
 def test_paper(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "paper.html"
-    files = [str(H200 / name) for name in ("decode.json", "prefill-mamba.json")]
+    files = [str(path) for path in (*H200.glob("decode-*.json"), H200 / "prefill-mamba.json")]
     assert main(["report", "--paper", *files, "-o", str(page)]) == 0
     context = browser.new_context()
     opened = open_page(context, page)
