@@ -53,10 +53,11 @@ class LaunchSequence {
 template <Operator Op>
 LaunchPart MakePart(const typename Op::Problem& problem, typename Op::Args args,
                     std::string name, Launch launch) {
-  LaunchPart part = {.op = Op::kName,
-                     .name = std::move(name),
-                     .launch = std::move(launch),
-                     .cost = Op::GetCost(problem)};
+  LaunchPart part;
+  part.op = Op::kName;
+  part.name = std::move(name);
+  part.launch = std::move(launch);
+  part.cost = Op::GetCost(problem);
   Op::Visit(problem, args, [&](const TensorSpec& spec, Tensor&) {
     part.bytes += static_cast<double>(BytesTouched(spec));
   });
