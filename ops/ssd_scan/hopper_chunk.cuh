@@ -16,7 +16,7 @@ struct HopperParams {
   Params<T> p;
   CUtensorMap x, y;  // (batch, seqlen, heads * head_dim)
   CUtensorMap B, C;  // (batch, seqlen, groups, d_state)
-  // Whether states[s] is already what segment s starts from, or yet what it
+  // Whether states[s] is already what piece s starts from, or yet what it
   // adds.
   bool passed;
 };

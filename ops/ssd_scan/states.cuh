@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The first two kernels, used when a head's sequence is cut into segments so
-// that all of a GPU works at batch 1: what each segment adds to the state, and
-// the state each segment starts from.
+// that all of a GPU works at batch 1: what each piece of a segment adds to the
+// state, and the state each piece starts from.
 #pragma once
 
 #include "fixtures/dependent_launch_cuda.h"
@@ -10,8 +10,8 @@
 
 namespace seqmark::ssd {
 
-// A segment's own state at its end, from zero. Chunks are taken backwards:
-// what a chunk adds is weighted by its decay to the segment's end, and once
+// A piece's own state at its end, from zero. Chunks are taken backwards:
+// what a chunk adds is weighted by its decay to the piece's end, and once
 // that weight is zero in f32 for every head of the CTA, all earlier chunks'
 // are and the result is final. In most heads that is a few hundred tokens, so
 // this pass costs far less than reading x again.
