@@ -94,6 +94,10 @@ std::vector<CausalConv1d::Problem> CausalConv1d::TestProblems() {
     add(2, 1003, 515, width, 15);
     add(1, 2050, 72, width, 11);
   }
+  // A block of tokens, and one more or less; many sequences; many tokens.
+  for (const int64_t seqlen : {63, 64, 65, 1000}) add(1, seqlen, 40, 4, 15);
+  add(64, 5, 24, 4, 15);
+  add(1, 57001, 8, 4, 15);
   add(1, 4096, 1792, 4, 11);  // mamba2-130m
   return problems;
 }

@@ -57,6 +57,11 @@ std::vector<LayerNorm::Problem> LayerNorm::TestProblems() {
                                              {1, 1, 65536},
                                              {2, 1031, 48},
                                              {2, 6007, 8},
+                                             {1, 57001, 8},
+                                             {1, 63, 24},
+                                             {1, 65, 24},
+                                             {1, 1000, 24},
+                                             {64, 3, 24},
                                              {1, 64, 4096}}) {
     for (const auto& [residual, f32] :
          {std::pair{false, false}, {true, false}, {true, true}}) {

@@ -148,6 +148,12 @@ std::vector<Mamba2Inner::Problem> Mamba2Inner::TestProblems() {
   constexpr Options kScan = {true, true, true, false, false, true};
   constexpr Options kNone = {false, false, false, false, false, false};
   constexpr Options kNoZ = {true, false, true, false, true, false};
+  constexpr Options kConvBias = {true, false, false, false, false, false};
+  constexpr Options kD = {false, true, false, false, false, false};
+  constexpr Options kBias = {false, false, true, false, false, false};
+  constexpr Options kZ = {false, false, false, true, false, false};
+  constexpr Options kNorm = {false, false, false, false, true, false};
+  constexpr Options kInitial = {false, false, false, false, false, true};
   std::vector<Problem> problems;
   const auto add = [&](int64_t batch, int64_t seqlen, int64_t heads,
                        int64_t head_dim, int64_t groups, int64_t d_state,
@@ -175,8 +181,8 @@ std::vector<Mamba2Inner::Problem> Mamba2Inner::TestProblems() {
     problems.push_back(p);
   };
   // One token; fewer than the convolution's memory; less than a chunk; odd
-  // lengths over several chunks; heads that fill no tile; padded states; every
-  // option alone; two tiles' worth of a convolution's halo.
+  // lengths over several chunks; heads that fill no tile; padded states; two
+  // tiles' worth of a convolution's halo.
   add(1, 1, 1, 64, 1, 16, 4, kPlain);
   add(2, 1, 3, 64, 3, 128, 4, kAll);
   add(2, 2, 2, 64, 1, 64, 4, kGate);
@@ -197,6 +203,18 @@ std::vector<Mamba2Inner::Problem> Mamba2Inner::TestProblems() {
   add(1, 200, 16, 64, 8, 128, 4, kAll);
   // More chunks than CTAs fit on a GPU at once: several in a segment.
   add(4, 641, 16, 64, 2, 16, 4, kAll);
+  // Every option alone; all groups, head_dims and d_states of models with each
+  // other.
+  add(1, 1000, 2, 64, 1, 16, 4, kZ);
+  add(64, 65, 1, 64, 1, 16, 4, kNorm);
+  add(1, 65, 8, 128, 8, 16, 4, kD);
+  add(1, 63, 4, 128, 2, 32, 4, kInitial);
+  add(1, 63, 2, 32, 2, 256, 4, kZ);
+  add(1, 40, 8, 32, 8, 64, 4, kNorm);
+  add(1, 33, 2, 32, 1, 16, 4, kBias);
+  add(1, 20, 2, 32, 1, 128, 4, kConvBias);
+  // Many segments, the last chunk not full.
+  add(1, 57001, 1, 64, 1, 8, 4, kAll);
   // Steps held up by a minimum.
   add(1, 77, 3, 64, 1, 32, 4, {true, true, true, true, true, true, 0.02f});
   // Shapes no matrix tile fits: of tiny models, and an odd d_state.

@@ -127,7 +127,12 @@ std::vector<RmsNorm::Problem> RmsNorm::TestProblems() {
     add(batch, seqlen, width, groups, false, false);
     add(batch, seqlen, width, groups, true, batch == 2);
   }
+  // A block of rows, and one more or less; many sequences.
+  for (const auto& [batch, seqlen] :
+       {std::pair{1, 63}, {1, 64}, {1, 65}, {1, 1000}, {64, 3}})
+    add(batch, seqlen, 24, 1, true, false);
   // More rows than a GPU holds at once, a few times at most.
+  add(1, 57001, 8, 1, false, false);
   add(2, 6007, 8, 1, false, false);
   add(2, 6007, 8, 1, true, false);
   add(2, 6007, 16, 2, false, false);

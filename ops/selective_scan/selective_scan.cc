@@ -91,6 +91,7 @@ std::vector<SelectiveScan::Problem> SelectiveScan::TestProblems() {
   add(3, 70, 9, 256, kAll);
   add(1, 67, 36, 64, kSweepOptions);
   add(1, 33, 130, 100, kAll);
+  add(1, 65, 34, 128, kAll);
   // Long and narrow: split in time by providers that fill the machine so.
   add(1, 4099, 24, 16, kAll);
   add(2, 2050, 6, 16, kSweepOptions);
@@ -103,6 +104,7 @@ std::vector<SelectiveScan::Problem> SelectiveScan::TestProblems() {
   add(1, 4160, 32, 16, kSweepOptions);
   add(2, 520, 64, 32, kAll);
   add(1, 20003, 8, 16, kAll);
+  add(1, 57001, 5, 16, kAll);
   // Enough channels that time need not be split.
   add(64, 9, 512, 16, kAll);
   add(64, 37, 512, 4, kAll);

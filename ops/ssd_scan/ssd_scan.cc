@@ -81,6 +81,10 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   constexpr Options kPlain = {true, true, false, false};
   constexpr Options kAll = {true, true, true, true};
   constexpr Options kNone = {false, false, false, false};
+  constexpr Options kD = {true, false, false, false};
+  constexpr Options kBias = {false, true, false, false};
+  constexpr Options kZ = {false, false, true, false};
+  constexpr Options kInitial = {false, false, false, true};
   std::vector<Problem> problems;
   const auto add = [&](int64_t batch, int64_t seqlen, int64_t heads,
                        int64_t head_dim, int64_t groups, int64_t d_state,
@@ -104,7 +108,7 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
     problems.push_back(p);
   };
   // One token; less than a chunk; odd lengths over several chunks; a head
-  // count that fills no tile; padded states; every option alone.
+  // count that fills no tile; padded states.
   add(1, 1, 1, 64, 1, 16, kPlain);
   add(2, 1, 3, 64, 3, 128, kAll);
   add(1, 7, 2, 64, 2, 64, kNone);
@@ -122,6 +126,18 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(4, 641, 16, 64, 2, 16, kAll);
   // So many heads that segments are few, and what they add is made in pieces.
   add(1, 1100, 128, 64, 8, 16, kAll);
+  // Every option alone, in tiles and where no tile fits; all groups, head_dims
+  // and d_states of models with each other.
+  add(1, 1000, 2, 64, 1, 16, kD);
+  add(64, 65, 1, 64, 1, 16, kBias);
+  add(1, 65, 8, 128, 8, 16, kZ);
+  add(1, 63, 4, 128, 2, 32, kInitial);
+  add(1, 63, 2, 32, 2, 256, kD);
+  add(1, 40, 8, 32, 8, 64, kBias);
+  add(1, 33, 2, 32, 1, 16, kZ);
+  add(1, 20, 2, 32, 1, 128, kInitial);
+  // Many segments, the last chunk not full.
+  add(1, 57001, 1, 64, 1, 8, kAll);
   // Steps held up by a minimum: the inputs' are 0.001 to 0.1.
   add(1, 77, 3, 64, 1, 32, {true, true, false, true, 0.02f});
   // Shapes no matrix tile fits: of tiny models, and an odd d_state.
