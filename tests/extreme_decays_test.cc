@@ -13,6 +13,7 @@
 #include "absl/base/config.h"
 #include "absl/strings/str_cat.h"
 #include "fixtures/parts.h"
+#include "ops/mamba2_inner/mamba2_inner.h"
 #include "ops/selective_scan/selective_scan.h"
 #include "ops/ssd_scan/ssd_scan.h"
 #include "tests/op_call.h"
@@ -155,8 +156,9 @@ Tolerance Widened(const Tolerance& usual, double more) {
   return {usual.max_error * (1 + more / usual.l2_error), usual.l2_error + more};
 }
 
-Tolerance BoundOf(const SsdScan::Problem& p, const Pattern& pattern) {
-  const Tolerance usual = SsdScan::GetTolerance(p);
+// What Mamba-2's scan may err by beyond its tolerance, whose terms have so many
+// roundings.
+double MoreError(const ProblemAxes& p, const Pattern& pattern, int roundings) {
   // A factor of a state errs by at most three f32 epsilon of it (two ulp of an
   // exponential, half of a multiply-add). It is a token's in f32, where a
   // provider may do the recurrence, a chunk's of at most 64 in 16 bits. Such
@@ -166,13 +168,16 @@ Tolerance BoundOf(const SsdScan::Problem& p, const Pattern& pattern) {
   double more = 3 * factors * Epsilon(DType::kF32);
   // Exponents are differences of a chunk's sums, each off by a rounding.
   more += pattern.sum * Epsilon(DType::kF32);
-  // Where a state is one token's input, its roundings do not average out: four
-  // of half an epsilon.
-  if (pattern.single) more += 2 * Epsilon(p.dtype);
+  // Where a state is one token's input, its roundings do not average out: each
+  // is up to half an epsilon.
+  if (pattern.single) more += 0.5 * roundings * Epsilon(p.dtype);
   // The product of a step and x is an operand of dtype; f16's smallest
   // numbers are 2^-24 apart.
   if (p.dtype == DType::kF16) more += 0x1p-25 / pattern.step;
-  return Widened(usual, more);
+  return more;
+}
+Tolerance BoundOf(const SsdScan::Problem& p, const Pattern& pattern) {
+  return Widened(SsdScan::GetTolerance(p), MoreError(p, pattern, 4));
 }
 
 const Pattern kDead = {.name = "dead", .rate = 1e5f, .dt = kUsual};
@@ -233,6 +238,13 @@ Pattern WakesUp(int64_t tokens) {
           .single = true};
 }
 
+// A state before the first token shows only where inputs are as large.
+bool ShowInitialState(const std::vector<Pattern>& patterns) {
+  return std::all_of(
+      patterns.begin(), patterns.end(),
+      [](const Pattern& pattern) { return pattern.step > kTinyStep; });
+}
+
 // Three heads: the first two are one CTA's at head_dim 64, the third has one
 // for itself.
 void CheckSsdScan(const Provider<SsdScan>& provider, Device& device,
@@ -250,10 +262,7 @@ void CheckSsdScan(const Provider<SsdScan>& provider, Device& device,
   p.heads = 3;
   p.has_d = p.has_dt_bias = false;
   for (const auto& patterns : cases) {
-    // A state before the first token shows only where inputs are as large.
-    p.has_initial_state = std::all_of(
-        patterns.begin(), patterns.end(),
-        [](const Pattern& pattern) { return pattern.step > kTinyStep; });
+    p.has_initial_state = ShowInitialState(patterns);
     OpCall<SsdScan> call(p, device);
     SetSteps(device, patterns, call.args.dt, call.args.x, p.head_dim);
     Change(device, call.args.A, p.heads,
@@ -295,6 +304,71 @@ TEST(ExtremeDecays, SsdScan) {
       p.head_dim = 64;
       p.d_state = 256;
       CheckSsdScan(provider, device, p, 2);
+    }
+  });
+}
+
+// The scan with a gate in it: its inputs are a convolution's, so none is muted.
+// It has no Part, and the definition of the whole is compared head by head.
+void CheckMamba2Inner(const Provider<Mamba2Inner>& provider, Device& device,
+                      Mamba2Inner::Problem p) {
+  const auto host = *MakeCpuDevice({});
+  p.heads = 3;
+  p.has_d = p.has_dt_bias = false;
+  Mamba2Inner::Problem head_of = p;
+  head_of.heads = 1;
+  std::vector<Dims> extents;
+  Mamba2Inner::Args args;
+  Mamba2Inner::Visit(head_of, args, [&](const TensorSpec& spec, Tensor&) {
+    if (IsOutput(spec.role)) extents.push_back(spec.dims);
+  });
+  for (const std::vector<Pattern>& patterns :
+       {std::vector{kDead, kKept, kDeadSteps},
+        {kKeptRate, kLeaking, kDead},
+        {Impulses(20), Impulses(5011), kDead},
+        {FallsAsleep(p.seqlen), WakesUp(p.seqlen), kKeptRate}}) {
+    p.has_initial_states = ShowInitialState(patterns);
+    OpCall<Mamba2Inner> call(p, device);
+    SetSteps(device, patterns, call.args.dt, call.args.xbc, 1);
+    Change(device, call.args.A, p.heads,
+           [&](int64_t, int64_t head, double) { return -patterns[head].rate; });
+    RunTwice(call, provider);
+    ReferenceRun<Mamba2Inner> reference;
+    ASSERT_TRUE(reference.Prepare(p, call.args, device).ok());
+    Mamba2Inner::Reference(p, reference.args());
+    size_t i = 0, output = 0;
+    Mamba2Inner::Visit(p, call.args, [&](const TensorSpec& spec, Tensor& t) {
+      std::vector<double> values = reference.tensor(i++);
+      if (!IsOutput(spec.role)) return;
+      const Tensor expected(values.data(), DType::kF64, spec.dims);
+      const Dims& dims = extents[output++];
+      for (int64_t head = 0; head < p.heads; ++head) {
+        SCOPED_TRACE(absl::StrCat("head ", head, ": ", patterns[head].name));
+        const Box box = BoxAt(spec.dims, dims, (head + 0.5) / p.heads);
+        // Twice as large relative to the squares, as in the tolerance.
+        const Tolerance tolerance = Widened(
+            Mamba2Inner::GetTolerance(p), 2 * MoreError(p, patterns[head], 7));
+        for (const OutputError& error : CompareParts(
+                 spec.name,
+                 {{box, (*ReadBoxes(t, {box}, device)).front(),
+                   (*ReadBoxes(expected, {box}, *host)).front(), tolerance}}))
+          EXPECT_TRUE(error.ok) << error.message;
+      }
+    });
+  }
+}
+
+TEST(ExtremeDecays, Mamba2Inner) {
+  ForEachProvider<Mamba2Inner>([&](const auto& provider, Device& device) {
+    const bool cuda = device.kind() == DeviceKind::kCuda;
+    for (DType dtype : provider.dtypes) {
+      SCOPED_TRACE(Name(dtype));
+      Mamba2Inner::Problem p;
+      p.dtype = dtype;
+      p.seqlen = std::min<int64_t>(kCpuTokens, 16357);
+      p.head_dim = cuda ? 64 : 8;
+      p.d_state = cuda ? 16 : 8;
+      CheckMamba2Inner(provider, device, p);
     }
   });
 }
