@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of tools/peers that need no library; its problems where there is PyTorch."""
+"""The parts of tools/peers that need no library."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 import made_up
 from peers import rows, sampling, zoo
 from peers.names import RowName, Shapes, read_rows
+from peers.problems import make_problem, sweep
 from seqmark_tools import validation
 
-TORCH_FREE = ("names", "rows", "sampling", "zoo")
+TORCH_FREE = ("inputs", "names", "problems", "rows", "sampling", "tensors", "zoo")
 NEW_OPERATORS = (
     "activation",
     "attention_decode",
@@ -175,9 +176,6 @@ def test_torch_free_parts_import_no_torch() -> None:
 
 
 def test_problems() -> None:
-    pytest.importorskip("torch")
-    from peers.problems import make_problem, sweep
-
     shapes = Shapes.read()
     names = list(sweep(shapes, "bf16", "cuda"))
     assert {name.op for name in names} >= set(NEW_OPERATORS)

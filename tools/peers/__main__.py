@@ -6,6 +6,12 @@
     build/seqmark_bench --benchmark_list_tests | python3 tools/peers --rows=-
     python3 tools/peers --device=cpu --threads=2 --filter=^gemm/
     python3 tools/peers --filter='^(prefill|decode)/.*/qwen2.5-0.5b/'
+    python3 tools/peers --check                               outputs, no times
+
+A peer of an operator is given the very inputs of seqmark_bench's row at its
+default seed, in the layout that the library likes. --check compares what it
+computes of small rows with our references (tests/golden/peers). Models have random
+weights and tokens, but not ours.
 
 Rows have our names with the peer as the provider, so a result file compares with
 one of seqmark_bench made in the same run. --rows takes names, one a line, or a
@@ -19,7 +25,7 @@ host's part of it, graph_time the call replayed as a CUDA graph where it can be.
 They take --max-time seconds of samples, five (on the CPU three) all the same
 unless --min-samples is less.
 
-Needs PyTorch; a peer that cannot be imported or does not do a problem becomes a
+Needs PyTorch and NumPy; a peer that cannot be imported or does not do a problem becomes a
 skipped row with the reason. The file is written after every row, so an
 interrupted run keeps what it has; --resume goes on from there.
 """
@@ -52,8 +58,9 @@ import torch
 if not __package__:  # run as a folder
     sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
+from peers import checking, zoo
 from peers import rows as entries
-from peers import zoo
+from peers.filling import make_inputs
 from peers.models import MODEL_PEERS, ModelPeer, ModelRunner
 from peers.names import SUFFIX, RowName, Shapes, read_rows
 from peers.problems import UnknownRowError, make_problem, sweep
@@ -88,6 +95,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="seconds in all; later rows are left out")
     parser.add_argument("--out", type=pathlib.Path, help="result file; else a table only")
     parser.add_argument("--resume", action="store_true", help="keep the rows --out has")
+    parser.add_argument("--check", action="store_true", help="compare outputs, timing nothing")
     parser.add_argument("--list", action="store_true", help="names only, timing nothing")
     return parser.parse_args()
 
@@ -120,7 +128,9 @@ Work = OperatorWork | ModelWork
 def _selected(options: argparse.Namespace) -> list[Work]:
     shapes = Shapes.read()
     wanted: Iterable[RowName]
-    if options.rows:
+    if options.check:
+        wanted = checking.golden_rows(options.device)
+    elif options.rows:
         text = sys.stdin.read() if options.rows == "-" else pathlib.Path(options.rows).read_text()
         wanted = (
             row
@@ -201,13 +211,9 @@ class Bench:
                 return row | self._models.run(work.name, work.peer, work.config)
             self._models.close()
             return row | self._time_operator(work.problem, work.peer)
-        except (ImportError, SkipError, NotImplementedError, torch.cuda.OutOfMemoryError) as error:
-            return row | entries.skipped(_first_line(error))
         except Exception as error:  # one row lost, not the file
-            message = f"{type(error).__name__}: {_first_line(error)}"
-            if any(text in message for text in DECLINES):
-                return row | entries.skipped(message)
-            return row | entries.failed(message)
+            skipped, message = _declines(error)
+            return row | (entries.skipped(message) if skipped else entries.failed(message))
 
     def _time_operator(self, problem: Problem, peer: Peer) -> Json:
         if problem.flops > self._max_flops:
@@ -216,8 +222,8 @@ class Bench:
         timer = self._timer
         inputs: dict[str, torch.Tensor] = {}
         try:
+            inputs = make_inputs(problem, self._device)
             plan_start = time.perf_counter()
-            inputs = problem.make_inputs(self._device)
             call = peer.build(problem, inputs)
             with torch.inference_mode():
                 call()  # finds out whether it can; compiles and tunes
@@ -239,6 +245,37 @@ class Bench:
 
 # How SDPA declines, and how the CPU's allocator does.
 DECLINES = ("No available kernel", "can't allocate memory", "not enough memory")
+
+
+def _declines(error: Exception) -> tuple[bool, str]:
+    """Whether it says that the peer does not do the row, and what it says."""
+    if isinstance(error, ImportError | SkipError | NotImplementedError):
+        return True, _first_line(error)
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True, _first_line(error)
+    message = f"{type(error).__name__}: {_first_line(error)}"
+    return any(text in message for text in DECLINES), message
+
+
+def _check(selected: list[Work], device: str) -> int:
+    """Prints how far each output is from ours; the exit status is 1 if one is too far."""
+    checked = wrong = 0
+    for work in selected:
+        if not isinstance(work, OperatorWork):
+            continue
+        try:
+            error = checking.error(work.problem, work.peer, device)
+        except Exception as raised:
+            skipped, message = _declines(raised)
+            wrong += not skipped
+            print(f"{'skipped' if skipped else 'FAILED '} {work.name}: {message}")
+            continue
+        good = error <= checking.MOST  # not where it is NaN
+        checked += 1
+        wrong += not good
+        print(f"{'agrees ' if good else 'DIFFERS'} {work.name}: {error:.2g}")
+    print(f"{checked} outputs compared, {wrong} wrong; at most {checking.MOST:.2g} is allowed")
+    return 0 if checked and not wrong else 1
 
 
 def _peak_memory(call: Call) -> int:
@@ -341,6 +378,8 @@ def main() -> int:
         torch.set_num_threads(options.threads)
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("no usable GPU; --device=cpu times the CPU")
+    if options.check:
+        return _check(selected, options.device)
     results: Json = {"context": _context(options), "benchmarks": []}
     if options.resume and options.out and options.out.exists():
         results = json.loads(options.out.read_text())

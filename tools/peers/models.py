@@ -28,9 +28,9 @@ from typing import Any, Protocol
 import torch
 
 from peers import rows, zoo
+from peers.filling import DTYPES
 from peers.names import RowName
 from peers.providers import SkipError
-from peers.tensors import DTYPES
 from peers.timing import Call, ModelTimer, replay_seconds
 from peers.zoo import Json
 

@@ -3,10 +3,11 @@
 
 This mirrors the Problem, Visit and GetCost of each ops/<op>/<op>.h for the
 layers in the sweeps, so that a peer is given the same problem and its row holds
-the same bytes_moved and flops.
+the same bytes_moved and flops. A tensor's name and role decide its values
+(inputs.py): tests/golden/problems.json holds those of the C++ side. Needs no
+library.
 """
 
-# mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
 from __future__ import annotations
 
 import dataclasses
@@ -14,10 +15,8 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 
-import torch
-
 from peers.names import Layer, RowName, Shapes
-from peers.tensors import DTYPES, Problem, Spec
+from peers.tensors import BYTES, Problem, Spec
 
 
 class UnknownRowError(ValueError):
@@ -35,7 +34,7 @@ def _rmsnorm(name: RowName, shapes: Shapes) -> Problem:
     if role not in ("", "add", "gated"):
         raise UnknownRowError(f"rmsnorm has no role {role}")
     groups = layer["groups"] if role == "gated" else 1
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     rows = _tokens(name, width)
     specs = [Spec("x", "activation", rows, dtype)]
     elements = float(math.prod(rows))
@@ -55,7 +54,7 @@ def _rmsnorm(name: RowName, shapes: Shapes) -> Problem:
 
 def _layernorm(name: RowName, shapes: Shapes) -> Problem:
     width = _layer(shapes, name.shape)["hidden"]
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     rows = _tokens(name, width)
     specs = [
         Spec("x", "activation", rows, dtype),
@@ -97,7 +96,7 @@ def _gemm(name: RowName, shapes: Shapes) -> Problem:
             "out_proj": (layer["d_inner"], layer["hidden"]),
         }[role]
     bias = role == "qkv_proj" and model.startswith("qwen")
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     specs = [
         Spec("x", "activation", _tokens(name, k), dtype),
         Spec("weight", "weight", (n, k), dtype),
@@ -118,7 +117,7 @@ def _attention(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, model)
     heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
     window = int(role.removeprefix("window") or 0)
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     queries = Spec("q", "activation", _tokens(name, heads, head_dim), dtype)
     keys = Spec("k", "activation", _tokens(name, kv_heads, head_dim), dtype)
     specs = [
@@ -137,7 +136,7 @@ def _causal_conv1d(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     channels = layer.get("conv_channels", layer["d_inner"])
     width = layer["d_conv"]
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     rows = _tokens(name, channels)
     specs = [
         Spec("x", "activation", rows, dtype),
@@ -153,7 +152,7 @@ def _causal_conv1d(name: RowName, shapes: Shapes) -> Problem:
 def _selective_scan(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     d_inner, d_state = layer["d_inner"], layer["d_state"]
-    dtype, f32 = DTYPES[name.dtype], torch.float32
+    dtype, f32 = name.dtype, "f32"
     channels = _tokens(name, d_inner)
     inputs = _tokens(name, d_state)
     specs = [
@@ -175,7 +174,7 @@ def _selective_scan(name: RowName, shapes: Shapes) -> Problem:
 def _ssd_scan(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     heads, head_dim = layer["heads"], layer["head_dim"]
-    dtype, f32 = DTYPES[name.dtype], torch.float32
+    dtype, f32 = name.dtype, "f32"
     rows = _tokens(name, heads, head_dim)
     inputs = _tokens(name, layer["groups"], layer["d_state"])
     specs = [
@@ -204,7 +203,7 @@ def _mamba2_inner(name: RowName, shapes: Shapes) -> Problem:
     heads, head_dim, groups = layer["heads"], layer["head_dim"], layer["groups"]
     d_inner, channels, width = layer["d_inner"], layer["conv_channels"], layer["d_conv"]
     norm = groups == 1
-    dtype, f32 = DTYPES[name.dtype], torch.float32
+    dtype, f32 = name.dtype, "f32"
     rows = _tokens(name, d_inner)
     specs = [
         Spec("xbc", "activation", _tokens(name, channels), dtype),
@@ -236,13 +235,13 @@ def _mamba2_inner(name: RowName, shapes: Shapes) -> Problem:
 def _rope(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     queries = Spec("q", "activation", _tokens(name, heads, head_dim), dtype)
     keys = Spec("k", "activation", _tokens(name, kv_heads, head_dim), dtype)
     inputs = [queries, keys, dataclasses.replace(keys, name="v")]
     specs = [
         *inputs,
-        Spec("inverse_frequency", "frequency", (head_dim // 2,), torch.float32),
+        Spec("inverse_frequency", "frequency", (head_dim // 2,), "f32"),
         *(dataclasses.replace(s, name=f"{s.name}_out", role="output") for s in inputs),
     ]
     angles = float(name.seqlen * head_dim // 2)
@@ -254,17 +253,17 @@ def _rope(name: RowName, shapes: Shapes) -> Problem:
 def _embedding(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     vocab, width = layer["vocab"], layer["hidden"]
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     tokens = name.batch * name.seqlen
     distinct = -vocab * math.expm1(tokens * math.log1p(-1 / vocab))  # of uniform ones
     specs = [
-        Spec("tokens", "index", _tokens(name), torch.int32, limit=vocab),
+        Spec("tokens", "index", _tokens(name), "i32", limit=vocab),
         Spec(
             "table",
             "activation",
             (vocab, width),
             dtype,
-            touched=round(distinct) * width * dtype.itemsize,
+            touched=round(distinct) * width * BYTES[dtype],
         ),
         Spec("y", "output", _tokens(name, width), dtype),
     ]
@@ -275,7 +274,7 @@ def _activation(name: RowName, shapes: Shapes) -> Problem:
     # The layers of the 8B hybrid that are not Mamba-2's have no table.
     is_hybrid = name.shape == "mamba2-hybrid-8b.mlp"
     width = 16384 if is_hybrid else _layer(shapes, name.shape)["intermediate"]
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     specs = [
         Spec("x", "activation", _tokens(name, width if is_hybrid else 2 * width), dtype),
         Spec("y", "output", _tokens(name, width), dtype),
@@ -288,7 +287,7 @@ def _activation(name: RowName, shapes: Shapes) -> Problem:
 def _attention_decode(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     query = Spec("q", "activation", (name.batch, heads, head_dim), dtype)
     keys = Spec("k", "activation", _tokens(name, kv_heads, head_dim), dtype)
     specs = [
@@ -305,7 +304,7 @@ def _attention_decode(name: RowName, shapes: Shapes) -> Problem:
 def _selective_scan_step(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     d_inner, d_state = layer["d_inner"], layer["d_state"]
-    dtype, f32 = DTYPES[name.dtype], torch.float32
+    dtype, f32 = name.dtype, "f32"
     channels, inputs = (name.batch, d_inner), (name.batch, d_state)
     state = Spec("state", "state", (name.batch, d_inner, d_state), f32)
     specs = [
@@ -327,7 +326,7 @@ def _selective_scan_step(name: RowName, shapes: Shapes) -> Problem:
 def _ssd_step(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     heads, head_dim, d_state = layer["heads"], layer["head_dim"], layer["d_state"]
-    dtype, f32 = DTYPES[name.dtype], torch.float32
+    dtype, f32 = name.dtype, "f32"
     channels = (name.batch, heads, head_dim)
     inputs = (name.batch, layer["groups"], d_state)
     state = Spec("state", "state", (*channels, d_state), f32)
