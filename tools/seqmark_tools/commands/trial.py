@@ -37,7 +37,7 @@ from seqmark_tools.tables import Code, Heading, to_markdown
 from seqmark_tools.trials import collect
 from seqmark_tools.trials.outcome import Outcome
 
-HELP = "prove what METHOD.md says of times, noise, energy and comparisons"
+HELP = "prove what METHOD.md says of times, noise, energy, memory, outputs and comparisons"
 COMMAND = "command"  # a file beside the raw ones: what made them
 KINDS = {
     "ab": "what compare calls changed, where the truth is known",
