@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "bench/options.h"
+#include "bench/row_runner.h"
 #include "fixtures/driver_memory.h"
 #include "fixtures/row.h"
 
@@ -78,6 +80,28 @@ TEST(CudaRowMemory, IsWhatTheDriverLends) {
     ++checked;
   }
   EXPECT_GT(checked, 0);
+}
+
+// Through the program's own runner.
+TEST(CudaRowMemory, IsAmongTheCounters) {
+  if (const auto cuda = MakeCudaDevice(); !cuda.ok())
+    GTEST_SKIP() << cuda.status().message();
+  Options options;
+  options.verify_memory = true;
+  options.energy_time = 0;
+  options.max_time = 0.01;
+  options.benchmark.min_time = 0.001;
+  RowRunner runner(options);
+  const auto rows = OneOfEachProvider(DeviceKind::kCuda);
+  ASSERT_FALSE(rows.empty());
+  const auto result = runner.Run(*rows.front());
+  ASSERT_TRUE(result.ok()) << result.status();
+  const std::map<std::string, double>& counters = result->counters;
+  EXPECT_GT(counters.at("allocations"), 0);
+  EXPECT_GT(counters.at("driver_memory"), 0);
+  EXPECT_LE(
+      counters.at("driver_memory") - counters.at("driver_memory_difference"),
+      counters.at("peak_memory"));
 }
 
 // Leaks memory that its device does not count.

@@ -120,6 +120,7 @@ def test_granules_of_a_row_without_allocations() -> None:
     ("label", "wanted"),
     [
         ("verified: whole", "whole"),
+        ("verified: whole; throttled: power cap", "whole"),
         ("verified: 4 parts, 0.2 % of the outputs; throttled: power cap", "parts"),
         ("verified: 1 parts", "parts"),
         ("verified: first 64 tokens, 6.2 % of the outputs", "first tokens"),
