@@ -59,6 +59,11 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
   }
   set("peak_memory", static_cast<double>(m.memory.peak));
   set_if("memory_workspace", static_cast<double>(m.memory.workspace));
+  if (m.driver_memory) {
+    set("driver_memory", m.driver_memory->gone);
+    set("driver_memory_difference", m.driver_memory->difference());
+    set("allocations", static_cast<double>(m.driver_memory->allocations));
+  }
   set("plan_seconds", m.plan_seconds);
   set_if("graph_time", m.graph_seconds);
   if (m.timer_overhead > 0) set_if("kernel_time", seconds - m.timer_overhead);

@@ -11,6 +11,7 @@
 #include "bench/throttle.h"
 #include "fixtures/device.h"
 #include "fixtures/dram_counter.h"
+#include "fixtures/driver_memory.h"
 #include "fixtures/energy.h"
 #include "fixtures/roofline.h"
 #include "fixtures/row.h"
@@ -31,6 +32,7 @@ struct Measurement {
   std::map<std::string, double> of_row;  // the row's own counters
   std::optional<EnergyReading> energy;
   std::optional<DramBytes> dram;
+  std::optional<DriverMemory> driver_memory;
   Slowdown slowdown;
   double verified = 0;  // fraction of the outputs compared; 0: not looked at
   CacheState cache = CacheState::kHot;

@@ -70,6 +70,10 @@ ABSL_FLAG(bool, verify_bytes, false,
           "After each row was timed, run it once more and count the bytes that "
           "the device's memory read and wrote, where its hardware counters may "
           "be read.");
+ABSL_FLAG(bool, verify_memory, false,
+          "Before each row of a GPU is timed, compare what it counts as its "
+          "memory with what the driver says is gone; more than a granule for "
+          "each allocation apart is an error.");
 ABSL_FLAG(bool, doctor, false,
           "Print what on this machine would hurt a measurement and how to mend "
           "it, change nothing, and exit: 1 if there is something.");
@@ -317,6 +321,7 @@ absl::Status ReadSampling(Options& options) {
   options.isolate = absl::GetFlag(FLAGS_isolate);
   options.verify = absl::GetFlag(FLAGS_verify);
   options.verify_bytes = absl::GetFlag(FLAGS_verify_bytes);
+  options.verify_memory = absl::GetFlag(FLAGS_verify_memory);
   options.doctor = absl::GetFlag(FLAGS_doctor);
   options.machine_root = absl::GetFlag(FLAGS_machine_root);
   options.nvml_library = absl::GetFlag(FLAGS_nvml_library);

@@ -57,6 +57,7 @@ struct Options {
   bool isolate = true;
   bool verify = false;
   bool verify_bytes = false;
+  bool verify_memory = false;
   bool doctor = false;
   std::string machine_root;  // where --doctor finds /proc and /sys
   std::string nvml_library;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "bench/counters.h"
 #include "bench/verify.h"
+#include "fixtures/driver_memory.h"
 #include "fixtures/plant.h"
 #include "fixtures/sampler.h"
 
@@ -109,7 +110,8 @@ absl::StatusOr<RowResult> RowRunner::Run(
   if (!machine.ok()) return machine.status();
   Device& device = *(*machine)->device;
   device.ResetPeak();
-  auto instance = row.Instantiate(device, {.seed = options_.seed});
+  const InstanceOptions of_instance{.seed = options_.seed};
+  auto instance = row.Instantiate(device, of_instance);
   if (!instance.ok()) return instance.status();
 
   Measurement m;
@@ -123,6 +125,13 @@ absl::StatusOr<RowResult> RowRunner::Run(
       !s.ok())
     return s;
   if (!unconfirmed.empty()) note(unconfirmed);
+  if (options_.verify_memory && CanCheckDriverMemory(device).ok()) {
+    auto checked =
+        InstantiateAgain(row, of_instance, *std::move(instance), device);
+    if (!checked.ok()) return checked.status();
+    m.driver_memory = checked->memory;
+    instance = std::move(checked->instance);
+  }
   if (options_.verify) {
     const auto verified = Verify(**instance, options_.seed);
     if (!verified.ok()) return verified.status();
@@ -246,6 +255,15 @@ std::vector<std::pair<std::string, std::string>> RowRunner::Facts(
     add("_dram_counters",
         dram.ok() ? (*dram)->name()
                   : absl::StrCat("not measured: ", dram.status().message()));
+    const absl::Status memory =
+        options_.verify_memory
+            ? CanCheckDriverMemory(*(*machine)->device)
+            : absl::UnavailableError("--verify_memory=false");
+    add("_driver_memory",
+        memory.ok()
+            ? absl::StrCat("what the driver lends, in granules of ",
+                           (*machine)->device->memory_granule(), " bytes")
+            : absl::StrCat("not measured: ", memory.message()));
     const auto& energy = (*machine)->energy;
     if (!energy.ok()) {
       add("_energy", energy.status().message());

@@ -95,7 +95,8 @@ TEST_F(BenchTest, HelpHasEveryFlag) {
   EXPECT_EQ(outcome.status, 0);
   for (const char* flag :
        {"--preset", "--devices", "--seqlens", "--noise=0.005", "--verify",
-        "--checkpoint", "--model_providers", "--benchmark_filter"})
+        "--verify_bytes", "--verify_memory", "--checkpoint",
+        "--model_providers", "--benchmark_filter"})
     EXPECT_THAT(outcome.out, HasSubstr(flag));
   EXPECT_THAT(outcome.out, Not(HasSubstr("--worker_fd")));
 }
@@ -212,6 +213,23 @@ TEST_F(BenchTest, DramBytesAreThereOrTheReasonIs) {
         } else if (row.contains(counter)) {  // a hot set may need no memory
           EXPECT_GT(row[counter], 0) << row;
         }
+  }
+}
+
+// A host's memory cannot be told by the row: the reason is there.
+TEST_F(BenchTest, DriverMemoryIsOfDevicesThatLendInGranules) {
+  for (const bool asked : {true, false}) {
+    const Outcome outcome = Faults(absl::StrCat(
+        "--benchmark_filter=a_fine --benchmark_out=", Path("x.json"),
+        asked ? " --verify_memory" : ""));
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    const Json document = ReadJson("x.json");
+    EXPECT_THAT(document["context"].value("cpu_driver_memory", ""),
+                HasSubstr(asked ? "not measured: memory is lent page by page"
+                                : "not measured: --verify_memory=false"));
+    const Json row = RowOf(document, "a_fine");
+    EXPECT_GT(row.value("peak_memory", 0.0), 0);
+    EXPECT_FALSE(row.contains("driver_memory")) << row;
   }
 }
 

@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "models/max_context.h"
-#include "tests/counting_device.h"
 #include "tests/golden_models.h"
 
 namespace seqmark {
@@ -38,22 +37,21 @@ TEST_P(ModelInvariants, APromptWithOneMoreTokenIsAPromptAndAStep) {
 // Once all is planned, nothing is asked of the device: of packed weights and
 // the like here, of scratch in RowMemory.ALaunchAllocatesNothing.
 TEST_P(ModelInvariants, ALaunchAllocatesNothing) {
-  auto cpu = *MakeCpuDevice({});
-  CountingDevice device(*cpu);
+  auto device = *MakeCpuDevice({});
   const Golden golden = Golden::Read(GetParam());
   for (const ProviderChoice& providers :
        {ProviderChoice{}, ProviderChoice{{"norm_gemm", "composed"}}}) {
     auto model = Model::Make(golden.config,
                              ShapeOf(golden, DType::kF32, 16, LogitsOf::kLast),
-                             providers, golden.checkpoint.get(), 1, device);
+                             providers, golden.checkpoint.get(), 1, *device);
     ASSERT_TRUE(model.ok()) << model.status();
-    ASSERT_GT(device.allocations, 0);
+    ASSERT_GT(device->memory().allocations, 0);
     int launches = 0;
     const auto logits =
-        RunSequences(**model, golden, device, [&](const auto& parts) {
-          const int planned = device.allocations;
-          const absl::Status status = Call(parts, device);
-          EXPECT_EQ(device.allocations, planned);
+        RunSequences(**model, golden, *device, [&](const auto& parts) {
+          const int64_t planned = device->memory().allocations;
+          const absl::Status status = Call(parts, *device);
+          EXPECT_EQ(device->memory().allocations, planned);
           ++launches;
           return status;
         });

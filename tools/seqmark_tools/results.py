@@ -111,6 +111,7 @@ class Row:
     error: str | None = None
     skip: str | None = None
     times: tuple[float, ...] = ()  # seconds of each repetition in the file, in its order
+    label: str = ""  # what numbers cannot say
 
     def counter(self, name: str) -> float | None:
         """The counter, or None where it could not be had."""
@@ -235,7 +236,13 @@ def _make_row(name: RowName, entries: list[dict[str, Any]], published: bool) -> 
     times = tuple(seconds for entry in plain if (seconds := seconds_of(entry)) is not None)
     seconds, index = timed[(len(timed) - 1) // 2]
     entry = (medians or plain)[index]
-    return Row(name, seconds=seconds, counters=_counters(entry), times=times)
+    return Row(
+        name,
+        seconds=seconds,
+        counters=_counters(entry),
+        times=times,
+        label=str(entry.get("label", "")),
+    )
 
 
 def _counters(entry: dict[str, Any]) -> dict[str, float]:

@@ -33,6 +33,8 @@ _UNITS = {
     "flops_per_second": "FLOP/s",
     "tokens_per_second": "tokens/s",
     "peak_memory": "B",
+    "driver_memory": "B",
+    "driver_memory_difference": "B",
     "energy": "J",
     "energy_per_token": "J",
     "power": "W",

@@ -5,11 +5,14 @@
     tools/seqmark trial times --run BUILD --keep FOLDER -o TABLE -- FLAGS
     tools/seqmark trial energy --run BUILD --keep FOLDER -o TABLE -- FLAGS
     tools/seqmark trial noise FILE... -o TABLE
+    tools/seqmark trial memory FILE... -o TABLE
+    tools/seqmark trial verify FILE... -o TABLE
 
 ab runs two programs by turns that are the same but for a slowdown planted in the second one (cmake
 -DSEQMARK_PLANT=rmsnorm/native:cuda:1.03), and says what compare calls changed. times sets a row's
 time against what CUPTI and NVBench say of the same kernels, energy a row's energy against that of
-other processes and against sampled power; noise lists the noise of each row of result files.
+other processes and against sampled power. The others are of result files: noise lists the noise of
+each row; memory and verify say by provider what --verify_memory and --verify found.
 
 PLAIN and PLANTED are programs, seqmark_bench; BUILD is a build folder with the target
 seqmark_trials (and -DSEQMARK_NVBENCH=..., tests/trials/CMakeLists.txt). Raw files are kept in
@@ -34,14 +37,17 @@ from seqmark_tools.tables import Code, Heading, to_markdown
 from seqmark_tools.trials import collect
 from seqmark_tools.trials.outcome import Outcome
 
-HELP = "prove what METHOD.md says of times, noise, energy and comparisons"
+HELP = "prove what METHOD.md says of times, noise, energy, memory, outputs and comparisons"
 COMMAND = "command"  # a file beside the raw ones: what made them
 KINDS = {
     "ab": "what compare calls changed, where the truth is known",
     "times": "a row's time against CUPTI's and NVBench's of the same kernels",
     "energy": "a row's energy from process to process, and against sampled power",
     "noise": "the noise of each row of result files",
+    "memory": "by provider, what rows count as memory against the driver: of --verify_memory",
+    "verify": "by provider, how outputs were compared with the reference: of --verify",
 }
+_OF_FILES = {"noise", "memory", "verify"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_kind(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="TABLE", help="NAME.md")
-    if kind == "noise":
+    if kind in _OF_FILES:
         parser.add_argument("inputs", nargs="+", metavar="FILE", help="result files")
         return
     parser.add_argument(
@@ -68,6 +74,9 @@ def _add_kind(parser: argparse.ArgumentParser, kind: str) -> None:
         parser.add_argument("--run", nargs=1, type=Path, metavar="BUILD", help="a build folder")
     if kind == "energy":
         parser.add_argument("--processes", type=int, default=5, help="5 by default")
+        parser.add_argument(
+            "--warmup", type=int, default=1, help="processes before them, discarded; 1"
+        )
         parser.add_argument("--window", type=float, default=2, help="of sampled power, seconds; 2")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="of --run: for raw files")
     parser.add_argument("--collect", action="store_true", help="make raw files, and no table")
@@ -76,7 +85,7 @@ def _add_kind(parser: argparse.ArgumentParser, kind: str) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output and args.output.suffix != ".md":
         raise ResultError(f"--output {args.output}: the name must end in .md")
-    if args.kind != "noise" and args.run:
+    if args.kind not in _OF_FILES and args.run:
         _collect(args)
         if args.collect:
             return 0
@@ -126,6 +135,7 @@ def _collect(args: argparse.Namespace) -> None:
             args.inputs,
             args.keep,
             count=args.processes,
+            warm_ups=args.warmup,
             window=args.window,
             say=say,
         )
@@ -142,6 +152,14 @@ def _make(kind: str, inputs: list[Path]) -> Outcome:
         from seqmark_tools.trials import noise
 
         return noise.make(inputs)
+    if kind == "memory":
+        from seqmark_tools.trials import memory
+
+        return memory.make(inputs)
+    if kind == "verify":
+        from seqmark_tools.trials import verify
+
+        return verify.make(inputs)
     if len(inputs) != 1:
         raise ResultError(f"trial {kind}: give the folder of its raw files, or --run")
     if kind == "ab":

@@ -80,10 +80,25 @@ def times(build: Path, flags: Sequence[str], folder: Path, *, say: Say) -> None:
 
 
 def energy(
-    build: Path, flags: Sequence[str], folder: Path, *, count: int, window: float, say: Say
+    build: Path,
+    flags: Sequence[str],
+    folder: Path,
+    *,
+    count: int,
+    warm_ups: int,
+    window: float,
+    say: Say,
 ) -> None:
-    """The rows in `count` processes, then each beside power that is sampled."""
+    """The rows in `count` processes, then each beside power that is sampled.
+
+    Before them `warm_ups` processes whose energies do not count: a cold device takes less power.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in folder.glob("warm-up-*.json"):
+        earlier.unlink()
+    for number in range(1, warm_ups + 1):
+        processes.run(build / "seqmark_bench", flags, folder / f"warm-up-{number:03}.json")
+        say(f"warm-up process {number} of {warm_ups} done")
     for number in range(1, count + 1):
         first = processes.run(build / "seqmark_bench", flags, folder / f"process-{number:03}.json")
         say(f"process {number} of {count} done")

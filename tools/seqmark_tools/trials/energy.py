@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A row's energy from process to process, and against power that is sampled.
 
-The folder holds process-*.json, result files of the same rows, and power.json, of
-tests/trials/power_rows.cc.
+The folder holds process-*.json, result files of the same rows, warm-up-*.json, of the processes
+before them, and power.json, of tests/trials/power_rows.cc.
 """
 
 from __future__ import annotations
@@ -106,13 +106,15 @@ def make(folder: Path) -> Outcome:
     compared = [row for row in rows if math.isfinite(row.against_sampled)]
     agree = [abs(row.against_sampled) <= MOST for row in compared]
     known = outcome.facts(files)
+    warm_ups = len(list(folder.glob("warm-up-*.json")))
     return Outcome(
         "energy",
         "Energy: from process to process, and against sampled power",
-        list(_blocks(rows, files, context, known)),
+        list(_blocks(rows, files, context, known, warm_ups)),
         {
             "context": known,
             "processes": len(files),
+            "warm_up_processes": warm_ups,
             "window": [{key: file.context.get(key) for key in _WINDOW} for file in files],
             "sampling": context,
             "repeats": [sum(repeats), len(repeats)],
@@ -142,6 +144,7 @@ def _blocks(
     files: Sequence[ResultFile],
     context: dict[str, Any],
     known: dict[str, str],
+    warm_ups: int,
 ) -> Iterator[Block]:
     yield outcome.facts_table(known)
     yield Table(
@@ -156,7 +159,8 @@ def _blocks(
     missing = sum(row.missing for row in rows)
     energies = missing + sum(len(row.joules) for row in rows)
     yield Text(
-        f"{len(files)} processes, each with a window of its own for each row. The farthest process "
+        f"{len(files)} processes, each with a window of its own for each row. "
+        f"Run before them, to warm the device, and discarded: {warm_ups}. The farthest process "
         f"of a row is within {percent(MOST, 0)} of the row's median in {repeats} of {len(rows)} "
         f"rows; {missing} of {energies} energies were refused or could not be had. Claimed: the "
         "95 % interval's half-width that the rows themselves state (`energy_noise`), their median. "

@@ -15,7 +15,7 @@ from seqmark_tools import results
 from seqmark_tools.comparing import sides
 from seqmark_tools.results import ResultError, ResultFile, RowName
 from seqmark_tools.tables import Block, Heading, Table, Text
-from seqmark_tools.trials import outcome
+from seqmark_tools.trials import groups, outcome
 from seqmark_tools.trials.outcome import Outcome, micro, percent
 
 
@@ -24,7 +24,7 @@ class Noise:
     """Of one row: relative; `between` is NaN of a single process."""
 
     name: str
-    group: str  # operator and provider
+    group: str
     seconds: float
     within: float  # the median of the processes' own
     between: float  # standard deviation of the processes' log times
@@ -49,7 +49,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Noise], list[ResultFile]]:
         rows.append(
             Noise(
                 str(name),
-                f"{name.op}/{name.provider}",
+                groups.name_of(name),
                 statistics.median(values),
                 statistics.median(within[name]),
                 float(np.log(values).std(ddof=1)) if several else math.nan,
@@ -91,14 +91,13 @@ def _blocks(
         "processes' times, relative; of two processes it is a coarse number, and the median over "
         "rows the better one."
     )
-    groups = {name: [row for row in rows if row.group == name] for name in _groups(rows)}
     yield Table(
         (
             *("rows of", "rows", "within: median", "90th percentile", "most"),
             *("between: median", "90th percentile", "most"),
         ),
         1,
-        [_summary(name, members) for name, members in {"all": list(rows), **groups}.items()],
+        [_summary(*members) for members in groups.of(rows, lambda row: row.group)],
     )
     yield Heading("Rows")
     yield Table(
@@ -115,10 +114,6 @@ def _blocks(
             for row in rows
         ],
     )
-
-
-def _groups(rows: Sequence[Noise]) -> list[str]:
-    return sorted({row.group for row in rows})
 
 
 def _summary(name: str, rows: Sequence[Noise]) -> tuple[str, ...]:

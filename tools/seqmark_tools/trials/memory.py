@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rows count as their memory against what the driver lends, of a run with --verify_memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqmark_tools.results import ResultError, ResultFile, Row
+from seqmark_tools.tables import Block, Table, Text
+from seqmark_tools.trials import groups, outcome
+from seqmark_tools.trials.outcome import Outcome
+
+_GRANULE = re.compile(r"in granules of ([1-9][0-9]*) bytes")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of one row, in bytes."""
+
+    name: str
+    driver: float  # what the driver could lend no more
+    counted: float
+    peak: float  # `peak_memory`
+    allocations: int
+    granule: int
+
+    @property
+    def difference(self) -> float:
+        return self.driver - self.counted
+
+    @property
+    def granules(self) -> float:
+        """Of the difference, an allocation; that of none is infinite where there is one."""
+        if self.allocations == 0:
+            return 0.0 if self.difference == 0 else float("inf")
+        return abs(self.difference) / self.granule / self.allocations
+
+
+def granule_of(file: ResultFile) -> int:
+    """What the driver lends multiples of, as the file says."""
+    said = str(file.context.get("cuda_driver_memory", "no CUDA device"))
+    found = _GRANULE.search(said)
+    if found is None:
+        raise ResultError(f"{file.path}: has no driver's memory, of --verify_memory: {said}")
+    return int(found[1])
+
+
+def memory_of(row: Row, granule: int) -> Memory | None:
+    """None of a row that was not checked."""
+    driver, difference = row.counter("driver_memory"), row.counter("driver_memory_difference")
+    peak, allocations = row.counter("peak_memory"), row.counter("allocations")
+    if driver is None or difference is None or peak is None or allocations is None:
+        return None
+    return Memory(str(row.name), driver, driver - difference, peak, round(allocations), granule)
+
+
+def make(paths: Sequence[Path]) -> Outcome:
+    files, rows = groups.read(paths)
+    granules = {granule_of(file) for file in files}
+    if len(granules) != 1:
+        raise ResultError(f"the files are of drivers with granules of {sorted(granules)} bytes")
+    granule = granules.pop()
+    rows = [row for row in rows if row.name.device == "cuda"]
+    checked = [memory for row in rows if (memory := memory_of(row, granule)) is not None]
+    if not checked:
+        raise ResultError(f"{', '.join(map(str, paths))}: no row has `driver_memory`")
+    missing = [row for row in rows if row.seconds is not None and not memory_of(row, granule)]
+    errors = [row for row in rows if row.error is not None]
+    far = [memory for memory in checked if memory.granules > 1]
+    known = outcome.facts(files)
+    return Outcome(
+        "memory",
+        "Memory: what rows count against what the driver lends",
+        list(_blocks(rows, files, known, granule)),
+        {
+            "context": known,
+            "files": [str(file.path) for file in files],
+            "granule": granule,
+            "checked": len(checked),
+            "not_checked": len(missing),
+            "errors": {str(row.name): row.error for row in errors},
+            "rows": [
+                {
+                    "name": memory.name,
+                    "driver": memory.driver,
+                    "counted": memory.counted,
+                    "peak": memory.peak,
+                    "allocations": memory.allocations,
+                }
+                for memory in checked
+            ],
+        },
+        not missing and not errors and not far,
+    )
+
+
+def _blocks(
+    rows: Sequence[Row], files: Sequence[ResultFile], known: dict[str, str], granule: int
+) -> Iterator[Block]:
+    yield outcome.facts_table(known)
+    yield Text(
+        f"{len(files)} files. Each row is made and run once, for what libraries load for good and "
+        "the context; then it is made and run again, between two looks at what the driver can "
+        "still lend. Difference: the driver's bytes less those that the row counts then, in MiB. "
+        f"The driver rounds an allocation up to a granule of {granule / _MIB:g} MiB; wanted is a "
+        "difference of at most one for each allocation. Within one: rows whose difference is at "
+        "most one granule in all. Peak: rows whose peak_memory is not what they count then, as a "
+        "plan has given memory back."
+    )
+    yield Table(
+        (
+            *("rows of", "checked", "not checked", "skipped", "errors", "allocations, most"),
+            *("difference, least", "most", "granules an allocation, most", "within one", "peak"),
+            "the row of the most granules",
+        ),
+        1,
+        [_line(name, members, granule) for name, members in groups.of_rows(rows)],
+    )
+    failed = [(row.name, row.error) for row in rows if row.error is not None]
+    yield from groups.reasons("Errors", failed)
+
+
+def _line(name: str, rows: Sequence[Row], granule: int) -> tuple[str, ...]:
+    checked = [memory for row in rows if (memory := memory_of(row, granule)) is not None]
+    counts = (
+        len(checked),
+        sum(row.seconds is not None for row in rows) - len(checked),
+        sum(row.skip is not None for row in rows),
+        sum(row.error is not None for row in rows),
+    )
+    cells = (name, *map(str, counts))
+    if not checked:
+        return (*cells, *["–"] * 7)
+    worst = max(checked, key=lambda memory: memory.granules)
+    differences = [memory.difference for memory in checked]
+    return (
+        *cells,
+        str(max(memory.allocations for memory in checked)),
+        f"{min(differences) / _MIB:+.2f}",
+        f"{max(differences) / _MIB:+.2f}",
+        f"{worst.granules:.2f}",
+        str(sum(abs(difference) <= granule for difference in differences)),
+        str(sum(memory.peak != memory.counted for memory in checked)),
+        outcome.short(worst.name),
+    )
