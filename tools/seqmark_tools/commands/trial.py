@@ -5,11 +5,13 @@
     tools/seqmark trial times --run BUILD --keep FOLDER -o TABLE -- FLAGS
     tools/seqmark trial energy --run BUILD --keep FOLDER -o TABLE -- FLAGS
     tools/seqmark trial noise FILE... -o TABLE
+    tools/seqmark trial copy FILE... -o TABLE
 
 ab runs two programs by turns that are the same but for a slowdown planted in the second one (cmake
 -DSEQMARK_PLANT=rmsnorm/native:cuda:1.03), and says what compare calls changed. times sets a row's
 time against what CUPTI and NVBench say of the same kernels, energy a row's energy against that of
-other processes and against sampled power; noise lists the noise of each row of result files.
+other processes and against sampled power; noise lists the noise of each row of result files; copy
+sets rows that memory limits beside a copy of the same bytes in the same file.
 
 PLAIN and PLANTED are programs, seqmark_bench; BUILD is a build folder with the target
 seqmark_trials (and -DSEQMARK_NVBENCH=..., tests/trials/CMakeLists.txt). Raw files are kept in
@@ -41,7 +43,9 @@ KINDS = {
     "times": "a row's time against CUPTI's and NVBench's of the same kernels",
     "energy": "a row's energy from process to process, and against sampled power",
     "noise": "the noise of each row of result files",
+    "copy": "rows that memory limits beside a copy of the same bytes",
 }
+OF_FILES = {"noise", "copy"}  # they run nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_kind(parser: argparse.ArgumentParser, kind: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="TABLE", help="NAME.md")
-    if kind == "noise":
+    if kind in OF_FILES:
         parser.add_argument("inputs", nargs="+", metavar="FILE", help="result files")
         return
     parser.add_argument(
@@ -76,7 +80,7 @@ def _add_kind(parser: argparse.ArgumentParser, kind: str) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.output and args.output.suffix != ".md":
         raise ResultError(f"--output {args.output}: the name must end in .md")
-    if args.kind != "noise" and args.run:
+    if args.kind not in OF_FILES and args.run:
         _collect(args)
         if args.collect:
             return 0
@@ -142,6 +146,10 @@ def _make(kind: str, inputs: list[Path]) -> Outcome:
         from seqmark_tools.trials import noise
 
         return noise.make(inputs)
+    if kind == "copy":
+        from seqmark_tools.trials import copies
+
+        return copies.make(inputs)
     if len(inputs) != 1:
         raise ResultError(f"trial {kind}: give the folder of its raw files, or --run")
     if kind == "ab":
