@@ -51,6 +51,7 @@ const std::map<std::string, std::set<DeviceKind>> kStems = {
     {"composed", {DeviceKind::kCpu, DeviceKind::kCuda}},
     {"cublaslt", {DeviceKind::kCuda}},
     {"cudnn", {DeviceKind::kCuda}},
+    {"driver", {DeviceKind::kCuda}},
     {"native", {DeviceKind::kCuda}}};
 
 // "<op>/<provider>" of every provider file whose device is compiled in.
@@ -224,10 +225,11 @@ TEST(Registry, CostsAndBytesAreFiniteAndPositive) {
         EXPECT_TRUE(std::isfinite(part));
         EXPECT_GE(part, 0);
       }
-      // A copy has no arithmetic: rope of models without positions.
-      if (row->name().shape.find("-rotary0") == std::string::npos) {
-        EXPECT_GT(cost.flops() + cost.special_ops, 0);
-      }
+      // A copy has no arithmetic, nor has rope of models without positions.
+      const bool copies =
+          row->name().op == "copy" ||
+          row->name().shape.find("-rotary0") != std::string::npos;
+      EXPECT_EQ(cost.flops() + cost.special_ops > 0, !copies);
       for (size_t bytes : {row->bytes_read(), row->bytes_written()}) {
         EXPECT_GT(bytes, 0u);
         EXPECT_LT(bytes, size_t{1} << 46);  // a negative extent is huge

@@ -18,6 +18,7 @@ TORCH_FREE = ("inputs", "names", "problems", "rows", "sampling", "tensors", "zoo
 NEW_OPERATORS = (
     "activation",
     "attention_decode",
+    "copy",
     "embedding",
     "rope",
     "selective_scan_step",
@@ -183,5 +184,9 @@ def test_problems() -> None:
         assert make_problem(name, shapes).bytes_moved > 0
     (gated,) = (n for n in names if n.shape == "mamba2-8b.gated" and n.seqlen == 1024)
     assert make_problem(gated, shapes).axes == {"width": 8192, "groups": 8}
+    copies = [n for n in names if n.op == "copy"]
+    assert (len(copies), max(n.seqlen for n in copies)) == (14 + 8 * 4, 524288)
+    copied = RowName("copy", "*", "custom.width33", "f32", "cpu", 2, 3)
+    assert make_problem(copied, shapes).bytes_moved == 2 * 2 * 3 * 33 * 4
     one = RowName("embedding", "*", "mamba-130m", "bf16", "cpu", 1, 1)
     assert make_problem(one, shapes).bytes_moved == 4 + 2 * 768 * 2

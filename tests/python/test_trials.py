@@ -18,7 +18,7 @@ from seqmark_tools import validation
 from seqmark_tools.__main__ import main
 from seqmark_tools.history.store import run_of
 from seqmark_tools.results import ResultError, read
-from seqmark_tools.trials import ab, collect, kernels, noise, times
+from seqmark_tools.trials import ab, collect, copies, kernels, noise, times
 
 Json = dict[str, Any]
 PLANT = "rmsnorm/highway:cpu:1.03"
@@ -307,6 +307,85 @@ def test_noise(tmp_path: Path) -> None:
     )
     assert "between" not in document["rows"][0]
     assert "rmsnorm/onednn" in text
+
+
+def moving(
+    op: str, moved: float, rate: float, *, seqlen: int = 1024, flops: float = 0.0, **of: str
+) -> Json:
+    """A row of so many bytes, at so many a second."""
+    seconds = moved / rate
+    name = made_up.name(op=op, seqlen=seqlen, **{"device": "cuda"} | of)
+    return made_up.measured(
+        name,
+        seconds,
+        bytes_moved=moved,
+        bytes_per_second=rate,
+        flops=flops,
+        flops_per_second=flops / seconds,
+    )
+
+
+def beside_copies(path: Path) -> Path:
+    """Copies of 100 to 400 MB, the driver's ahead at the last; rows whose shares are known."""
+    return made_up.write(
+        path,
+        made_up.document(
+            moving("copy", 100e6, 2e12, seqlen=1, provider="native"),
+            moving("copy", 200e6, 4e12, seqlen=2, provider="native"),
+            moving("copy", 400e6, 2e12, seqlen=4, provider="native"),
+            moving("copy", 400e6, 4e12, seqlen=4, provider="driver"),
+            moving("copy", 1600e6, 4e12, seqlen=16, provider="native"),
+            # Halfway between two copies that take as long: 50 us.
+            moving("rmsnorm", 100e6 * math.sqrt(2), 2e12, seqlen=1, flops=4e8),
+            moving("rmsnorm", 200e6, 3.68e12, seqlen=2),
+            moving("rmsnorm", 400e6, 3e12, seqlen=3),
+            moving("layernorm", 439e6, 4e12),  # within a tenth of 400 MB
+            moving("rope", 500e6, 4e12),  # neither that, nor between two copies
+            moving("layernorm", 99e6, 1e12, seqlen=2),  # small
+            moving("gemm", 200e6, 1e12, flops=801e6),  # not memory's
+            moving("decode", 200e6, 1e12, provider="auto"),
+            moving("rmsnorm", 200e6, 1e11, device="cpu"),  # of another device
+        ),
+    )
+
+
+def test_copies(tmp_path: Path) -> None:
+    file = beside_copies(tmp_path / "run.json")
+    assert list(validation.problems(file)) == []
+    status, document, text = trial("copy", file, "-o", tmp_path / "copy.md")
+    assert status == 0
+    shares = [
+        (row["name"].split("/")[0], row["name"].rpartition(":")[2], row["share"])
+        for row in document["rows"]
+    ]
+    assert shares == [
+        ("rmsnorm", "1", pytest.approx(1 / math.sqrt(2))),
+        ("rmsnorm", "3", pytest.approx(0.75)),
+        ("rmsnorm", "2", pytest.approx(0.92)),
+        ("layernorm", "1024", pytest.approx(1.0)),
+    ]
+    assert [name.split("/")[0] for name in document["without_a_copy"]] == ["rmsnorm", "rope"]
+    assert "| rmsnorm/highway | 3 | 1 | 70.7 % | 75.0 % | 92.0 % |" in text
+    assert "Rows without a copy of their size" in text
+
+
+def test_copies_are_of_the_same_file(tmp_path: Path) -> None:
+    row = moving("rmsnorm", 200e6, 2e12)
+    slow = made_up.document(moving("copy", 200e6, 2e12, provider="native"), row)
+    fast = made_up.document(moving("copy", 200e6, 4e12, provider="native"), row)
+    paths = [made_up.write(tmp_path / f"{i}.json", d) for i, d in enumerate((slow, fast))]
+    shares, without, files = copies.read(paths)
+    assert [share.share for share in shares] == pytest.approx([0.5, 1.0])
+    assert (without, len(files)) == ([], 2)
+
+
+def test_copies_need_copies_and_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    none = made_up.write(tmp_path / "none.json", made_up.document(moving("rmsnorm", 200e6, 2e12)))
+    assert main(["trial", "copy", str(none)]) == 2
+    assert "none.json: has no row of copy" in capsys.readouterr().err
+    alone = made_up.write(tmp_path / "alone.json", made_up.document(moving("copy", 200e6, 2e12)))
+    assert main(["trial", "copy", str(alone)]) == 2
+    assert "no row moves 100 MB or more" in capsys.readouterr().err
 
 
 def program(path: Path, text: str) -> Path:

@@ -284,6 +284,15 @@ def _activation(name: RowName, shapes: Shapes) -> Problem:
     return Problem(name, axes, specs, elements * (1 if is_hybrid else 2))
 
 
+def _copy(name: RowName, _: Shapes) -> Problem:
+    width = name.shape.removeprefix("custom.width")
+    if not width.isdecimal():
+        raise UnknownRowError(f"a copy's shape is custom.width<n>, not {name.shape}")
+    dtype = DTYPES[name.dtype]
+    x = Spec("x", "activation", _tokens(name, int(width)), dtype)
+    return Problem(name, {}, [x, dataclasses.replace(x, name="y", role="output")], 0.0)
+
+
 def _attention_decode(name: RowName, shapes: Shapes) -> Problem:
     layer = _layer(shapes, name.shape)
     heads, kv_heads, head_dim = layer["heads"], layer["kv_heads"], layer["head_dim"]
@@ -365,6 +374,7 @@ MAKERS: dict[str, Callable[[RowName, Shapes], Problem]] = {
     "rope": _rope,
     "embedding": _embedding,
     "activation": _activation,
+    "copy": _copy,
     "attention_decode": _attention_decode,
     "selective_scan_step": _selective_scan_step,
     "ssd_step": _ssd_step,
@@ -379,6 +389,19 @@ def make_problem(name: RowName, shapes: Shapes) -> Problem:
         return MAKERS[name.op](name, shapes)
     except KeyError as error:
         raise UnknownRowError(f"{name}: no {error} in its table") from error
+
+
+def _copies() -> list[tuple[int, int]]:
+    """Powers of two of tokens, from 2,048 on with four more to the octave."""
+    octaves = [64 << octave for octave in range(14)]
+    first, last = 2048, octaves[-1]
+    lengths = [
+        seqlen * eighths // 8
+        for seqlen in octaves
+        if first <= seqlen < last
+        for eighths in (9, 10, 12, 14)
+    ]
+    return [(1, seqlen) for seqlen in octaves + lengths]
 
 
 def sweep(shapes: Shapes, dtype: str, device: str) -> Iterator[RowName]:
@@ -425,6 +448,7 @@ def sweep(shapes: Shapes, dtype: str, device: str) -> Iterator[RowName]:
         contexts = [(batch, seqlen) for batch in (1, 8) for _, seqlen in long]
         yield from rows("attention_decode", model, contexts)
     yield from rows("activation", "mamba2-hybrid-8b.mlp", decode + long)
+    yield from rows("copy", "custom.width4096", _copies())
     steps = [(batch, 1024) for batch in (1, 8, 32)]
     for model in shapes.mamba:
         yield from rows("selective_scan_step", model, steps)

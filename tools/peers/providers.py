@@ -374,6 +374,12 @@ def _activation_compiled(problem: Problem, t: Inputs) -> Call:
     return _compiled(_activation(problem, t))
 
 
+@_peer("copy", "pytorch", BOTH)
+def _copy(_: Problem, t: Inputs) -> Call:
+    y = torch.empty_like(t["x"])
+    return lambda: y.copy_(t["x"])
+
+
 # Decoding.
 
 

@@ -7,12 +7,14 @@
     tools/seqmark trial noise FILE... -o TABLE
     tools/seqmark trial memory FILE... -o TABLE
     tools/seqmark trial verify FILE... -o TABLE
+    tools/seqmark trial copy FILE... -o TABLE
 
 ab runs two programs by turns that are the same but for a slowdown planted in the second one (cmake
 -DSEQMARK_PLANT=rmsnorm/native:cuda:1.03), and says what compare calls changed. times sets a row's
 time against what CUPTI and NVBench say of the same kernels, energy a row's energy against that of
 other processes and against sampled power. The others are of result files: noise lists the noise of
-each row; memory and verify say by provider what --verify_memory and --verify found.
+each row; memory and verify say by provider what --verify_memory and --verify found; copy sets rows
+that memory limits beside a copy of the same bytes in the same file.
 
 PLAIN and PLANTED are programs, seqmark_bench; BUILD is a build folder with the target
 seqmark_trials (and -DSEQMARK_NVBENCH=..., tests/trials/CMakeLists.txt). Raw files are kept in
@@ -46,8 +48,9 @@ KINDS = {
     "noise": "the noise of each row of result files",
     "memory": "by provider, what rows count as memory against the driver: of --verify_memory",
     "verify": "by provider, how outputs were compared with the reference: of --verify",
+    "copy": "rows that memory limits beside a copy of the same bytes",
 }
-_OF_FILES = {"noise", "memory", "verify"}
+_OF_FILES = {"noise", "memory", "verify", "copy"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +163,10 @@ def _make(kind: str, inputs: list[Path]) -> Outcome:
         from seqmark_tools.trials import verify
 
         return verify.make(inputs)
+    if kind == "copy":
+        from seqmark_tools.trials import copies
+
+        return copies.make(inputs)
     if len(inputs) != 1:
         raise ResultError(f"trial {kind}: give the folder of its raw files, or --run")
     if kind == "ab":
