@@ -17,6 +17,7 @@
 #include "ops/attention/attention.h"
 #include "ops/attention_decode/attention_decode.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
+#include "ops/copy/copy.h"
 #include "ops/embedding/embedding.h"
 #include "ops/gemm/gemm.h"
 #include "ops/layernorm/layernorm.h"
@@ -217,8 +218,8 @@ TEST(PeerInputs, ProblemsAreTheGoldenOnes) {
     const bool known =
         DescribeAny<RmsNorm, LayerNorm, Gemm, Attention, AttentionDecode,
                     CausalConv1d, SelectiveScan, SsdScan, Mamba2Inner,
-                    SelectiveScanStep, SsdStep, Rope, Embedding, Activation>(
-            *row, entry, **device, now["seed"]);
+                    SelectiveScanStep, SsdStep, Rope, Embedding, Activation,
+                    Copy>(*row, entry, **device, now["seed"]);
     ASSERT_TRUE(known) << "no operator " << row->op;
     if (!entry.contains("output")) continue;
     ExpectSameOutput(entry["output"], before["output"]);

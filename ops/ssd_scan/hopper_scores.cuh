@@ -10,48 +10,70 @@ namespace seqmark::ssd {
 
 #if SEQMARK_SM90A
 
-// The scores of every head in a chunk, from C B^T, with the skip on their
-// diagonal; rows and warps as in left operands.
+// The scores of every head in a chunk are C B^T times decays; rows and warps as
+// in left operands. Whatever is known before the products are is made while
+// they run: one chunk's scores after the other is a chain, and the two
+// warpgroups that own the state wait for it.
+template <class Tile, class T = typename Tile::Element>
+struct ScoreDecays {
+  static constexpr int kHeads = Tile::kHeads;
+  // Of the warp's rows i and i + 8 since the last of 16 earlier tokens.
+  float since[3][kHeads][2];
+  // Of an element of the 16 x 16 block on the diagonal, with its step; what is
+  // above the diagonal counts nothing.
+  float own[kHeads][2][4];
+
+  __device__ __forceinline__ ScoreDecays(const HopperDecays (&decays)[kHeads],
+                                         int lane, int warp) {
+    const int t = lane % 4, i = 16 * warp + lane / 4;
+    float a_i[kHeads][2];
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h) {
+      a_i[h][0] = decays[h].a[i];
+      a_i[h][1] = decays[h].a[i + 8];
+    }
+    // All earlier tokens than the warp's rows: exponents are split at the
+    // last of the 16, both parts being <= 0.
+#pragma unroll
+    for (int k = 0; k < 3; ++k) {
+      if (k >= warp) break;
+#pragma unroll
+      for (int h = 0; h < kHeads; ++h) {
+        const float end = decays[h].a[16 * k + 15];
+        since[k][h][0] = Exp2Fast(a_i[h][0] - end);
+        since[k][h][1] = Exp2Fast(a_i[h][1] - end);
+      }
+    }
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h)
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const int j = 16 * warp + 8 * side + 2 * t;
+        const float2 a = *reinterpret_cast<const float2*>(&decays[h].a[j]);
+        const float2 step =
+            *reinterpret_cast<const float2*>(&decays[h].step[j]);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const float decay = Exp2Fast(a_i[h][e / 2] - (e % 2 ? a.y : a.x));
+          own[h][side][e] = i + e / 2 * 8 >= j + e % 2
+                                ? (e % 2 ? step.y : step.x) * decay
+                                : 0.0f;
+        }
+      }
+  }
+};
+
+// With the skip on their diagonal.
 template <class Tile, class T = typename Tile::Element>
 __device__ __forceinline__ void WriteScores(
-    const HopperDecays (&decays)[Tile::kHeads], const float* skip,
-    const float (&cb)[8][4], int lane, int warp,
+    const HopperDecays (&decays)[Tile::kHeads], const ScoreDecays<Tile>& made,
+    const float* skip, const float (&cb)[8][4], int lane, int warp,
     uint8_t (&scores)[Tile::kHeads][Tile::kTileBytes]) {
   constexpr int kHeads = Tile::kHeads;
   const int g = lane / 4, t = lane % 4;
   const uint32_t rows =
       Down(SharedAddress(scores), lane, 0, Tile::kRow) + 16 * warp * Tile::kRow;
-  const int i = 16 * warp + g;
-  float a_i[kHeads][2];
-#pragma unroll
-  for (int h = 0; h < kHeads; ++h) {
-    a_i[h][0] = decays[h].a[i];
-    a_i[h][1] = decays[h].a[i + 8];
-  }
-#pragma unroll
-  for (int k = 0; k < 3; ++k) {
-    if (k >= warp) break;
-      // All earlier tokens than the warp's rows: exponents are split at the
-      // last of the 16, both parts being <= 0.
-#pragma unroll
-    for (int h = 0; h < kHeads; ++h) {
-      const float end = decays[h].a[16 * k + 15];
-      const float r0 = Exp2Fast(a_i[h][0] - end);
-      const float r1 = Exp2Fast(a_i[h][1] - end);
-      uint32_t out[4];
-#pragma unroll
-      for (int side = 0; side < 2; ++side) {
-        const float(&v)[4] = cb[2 * k + side];
-        const float2 f = *reinterpret_cast<const float2*>(
-            &decays[h].factor[16 * k + 8 * side + 2 * t]);
-        out[2 * side] = PackPair<T>(v[0] * (f.x * r0), v[1] * (f.y * r0));
-        out[2 * side + 1] = PackPair<T>(v[2] * (f.x * r1), v[3] * (f.y * r1));
-      }
-      hopper::StoreMatrices(
-          Shifted(rows, 0, 2 * k, Tile::kRow) + h * Tile::kTileBytes, out);
-    }
-  }
-  // The 16 x 16 block on the diagonal.
+  // The block on the diagonal.
   float own[2][4];
 #pragma unroll
   for (int n = 0; n < 8; ++n)
@@ -63,22 +85,37 @@ __device__ __forceinline__ void WriteScores(
     uint32_t out[4];
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
-      const int j = 16 * warp + 8 * side + 2 * t;
-      const float2 a = *reinterpret_cast<const float2*>(&decays[h].a[j]);
-      const float2 step = *reinterpret_cast<const float2*>(&decays[h].step[j]);
       float v[4];
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int after = i + e / 2 * 8 - j - e % 2;
-        const float score =
-            own[side][e] * ((e % 2 ? step.y : step.x) *
-                            Exp2Fast(a_i[h][e / 2] - (e % 2 ? a.y : a.x)));
-        v[e] = after > 0 ? score : after == 0 ? score + skip[h] : 0.0f;
-      }
+      for (int e = 0; e < 4; ++e)
+        v[e] = fmaf(own[side][e], made.own[h][side][e],
+                    g + e / 2 * 8 == 8 * side + 2 * t + e % 2 ? skip[h] : 0.0f);
       out[2 * side] = PackPair<T>(v[0], v[1]);
       out[2 * side + 1] = PackPair<T>(v[2], v[3]);
     }
     hopper::StoreMatrices((rows ^ (2 * warp << 4)) + h * Tile::kTileBytes, out);
+  }
+#pragma unroll
+  for (int k = 0; k < 3; ++k) {
+    if (k >= warp) break;
+    uint32_t out[kHeads][4];
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h)
+#pragma unroll
+      for (int side = 0; side < 2; ++side) {
+        const float(&v)[4] = cb[2 * k + side];
+        const float(&r)[2] = made.since[k][h];
+        const float2 f = *reinterpret_cast<const float2*>(
+            &decays[h].factor[16 * k + 8 * side + 2 * t]);
+        out[h][2 * side] =
+            PackPair<T>(v[0] * (f.x * r[0]), v[1] * (f.y * r[0]));
+        out[h][2 * side + 1] =
+            PackPair<T>(v[2] * (f.x * r[1]), v[3] * (f.y * r[1]));
+      }
+#pragma unroll
+    for (int h = 0; h < kHeads; ++h)
+      hopper::StoreMatrices(
+          Shifted(rows, 0, 2 * k, Tile::kRow) + h * Tile::kTileBytes, out[h]);
   }
 }
 
@@ -112,10 +149,12 @@ __device__ __forceinline__ void MakeScores(const Params<T>& p,
       hopper::Product(cb, c.At(at), b.At(at), k > 0, T());
     }
     hopper::CommitProducts();
+    const int lane = Opaque(place.lane);
+    const ScoreDecays<Tile> made(shared.decays[stage], lane, warp);
     hopper::Wait(shared.free[buffer], (turn / 2 & 1) ^ 1);
     hopper::WaitProducts<0>();
     hopper::Hold(cb);
-    WriteScores<Tile>(shared.decays[stage], skip, cb, Opaque(place.lane), warp,
+    WriteScores<Tile>(shared.decays[stage], made, skip, cb, lane, warp,
                       shared.scores[buffer]);
     hopper::FenceForProducts();
     __syncwarp();

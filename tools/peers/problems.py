@@ -288,7 +288,7 @@ def _copy(name: RowName, _: Shapes) -> Problem:
     width = name.shape.removeprefix("custom.width")
     if not width.isdecimal():
         raise UnknownRowError(f"a copy's shape is custom.width<n>, not {name.shape}")
-    dtype = DTYPES[name.dtype]
+    dtype = name.dtype
     x = Spec("x", "activation", _tokens(name, int(width)), dtype)
     return Problem(name, {}, [x, dataclasses.replace(x, name="y", role="output")], 0.0)
 

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The state on sm_90a: in the registers of a warpgroup, 64 rows (head, p) by
+// d_state, from its segment's first chunk to its last. What the loops over
+// chunks (hopper_scan.cuh, hopper_gate.cuh) do with it.
+#pragma once
+
+#include "ops/ssd_scan/hopper_chunk.cuh"
+
+namespace seqmark::ssd {
+
+#if SEQMARK_SM90A
+
+inline constexpr int kSteps = kChunk / 16;  // of a product over tokens
+
+template <class Tile>
+struct HopperState {
+  using T = typename Tile::Element;
+  float sums[Tile::kN / 8][4] = {};
+  uint32_t rounded[Tile::kN / 16][4];  // a left operand
+
+  __device__ __forceinline__ void Round() {
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k)
+#pragma unroll
+      for (int r = 0; r < 4; ++r) {
+        const float(&v)[4] = sums[2 * k + r / 2];
+        rounded[k][r] = PackPair<T>(v[2 * (r % 2)], v[2 * (r % 2) + 1]);
+      }
+  }
+  __device__ __forceinline__ void Decay(float by) {
+#pragma unroll
+    for (auto& tile : sums)
+#pragma unroll
+      for (float& v : tile) v *= by;
+  }
+  // Begins y^T = state C^T.
+  __device__ __forceinline__ void BeginOutputs(const void* C,
+                                               float (&y)[kChunk / 8][4]) {
+    const auto c = hopper::ByColumns(C);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int k = 0; k < Tile::kN / 16; ++k)
+      hopper::Product<false>(y, rounded[k],
+                             c.At(k / 4 * Tile::kTileBytes + k % 4 * 32), k > 0,
+                             T());
+    hopper::CommitProducts();
+  }
+  // Begins state += (weight x)^T B.
+  __device__ __forceinline__ void BeginUpdate(
+      const void* B, const uint32_t (&scaled)[kSteps][4]) {
+    const auto b = hopper::ByRows<Tile::kTileBytes>(B);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+      hopper::Product<true>(sums, scaled[j], b.At(16 * Tile::kRow * j), true,
+                            T());
+    hopper::CommitProducts();
+  }
+  // To final_state of the place's head.
+  __device__ __forceinline__ void Store(const Params<T>& p,
+                                        const HopperPlace<Tile>& place) {
+    float* const out =
+        p.final_state +
+        (static_cast<int64_t>(place.batch) * p.heads + place.head()) *
+            Tile::kP * p.d_state;
+    ForEachHopperPair<Tile>(
+        place, p.d_state, sums, [&](float v0, float v1, int offset) {
+          *reinterpret_cast<float2*>(out + offset) = {v0, v1};
+        });
+  }
+};
+
+// Begins y^T += x^T scores^T, or = without `add`, both from shared memory.
+template <class Tile>
+__device__ __forceinline__ void BeginOwnOutputs(const void* x,
+                                                const void* scores, bool add,
+                                                float (&y)[kChunk / 8][4]) {
+  const auto a = hopper::ByRows<Tile::kTileBytes>(x);
+  const auto b = hopper::ByColumns(scores);
+  hopper::BeginProducts();
+#pragma unroll
+  for (int j = 0; j < kSteps; ++j)
+    hopper::ProductOfRows(y, a.At(16 * Tile::kRow * j), b.At(32 * j),
+                          add || j > 0, typename Tile::Element());
+  hopper::CommitProducts();
+}
+
+// What the state decays by in a chunk, once the chunk's inputs are there.
+template <class Tile>
+__device__ __forceinline__ float WaitDecay(const HopperPlace<Tile>& place,
+                                           int turn,
+                                           HopperScanShared<Tile>& shared) {
+  const int stage = turn % Tile::kStages;
+  hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
+  return shared.decays[stage][place.slot].whole;
+}
+
+// The state that the warpgroup's segment starts from.
+template <class Tile, class T>
+__device__ __forceinline__ void StartState(const HopperParams<T>& hp,
+                                           const HopperPlace<Tile>& place,
+                                           HopperState<Tile>& state) {
+  const Params<T>& p = hp.p;
+  const int size = Tile::kP * p.d_state;
+  const int64_t first = static_cast<int64_t>(place.batch) * p.state_count();
+  const int pieces = place.segment * p.pieces;  // before this one
+  if (hp.passed) {
+    AddState<Tile>(
+        place, p.d_state,
+        p.states + ((first + pieces) * p.heads + place.head()) * size, 1.0f,
+        state.sums);
+    return;
+  }
+  // A lane has a piece's decay, so that no piece waits for another's.
+  float decay = 0.0f;
+  if (place.lane < pieces)
+    decay =
+        p.decays[(first + pieces - 1 - place.lane) * p.heads + place.head()];
+  float weight = 1.0f;
+  for (int s = 0; s < pieces && weight > 0; ++s) {
+    const int64_t index = (first + pieces - 1 - s) * p.heads + place.head();
+    AddState<Tile>(place, p.d_state, p.states + index * size, weight,
+                   state.sums);
+    weight *= __shfl_sync(~0u, decay, s);
+  }
+  if (p.initial_state != nullptr)
+    AddState<Tile>(
+        place, p.d_state,
+        p.initial_state +
+            (static_cast<int64_t>(place.batch) * p.heads + place.head()) * size,
+        weight, state.sums);
+}
+
+#endif  // SEQMARK_SM90A
+
+}  // namespace seqmark::ssd
