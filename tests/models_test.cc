@@ -127,7 +127,9 @@ std::vector<Choice> Choices() {
         if (provider.device == device)
           choice.providers.emplace_back(provider.name);
       const size_t few = choice.op == "norm_gemm" ? 0 : 1;
-      if (choice.providers.size() > few) choices.push_back(choice);
+      // No model copies.
+      if (choice.op != "copy" && choice.providers.size() > few)
+        choices.push_back(choice);
     }
   return choices;
 }

@@ -272,8 +272,11 @@ __device__ __forceinline__ float2 SumSteps(const T (&raw)[2], float bias,
     step[i] = exists && token + 2 * lane + i < seqlen
                   ? fmaxf(SoftplusFast(ToFloat(raw[i]) + bias), dt_min)
                   : 0.0f;
-  const float first = step[0] * rate;
-  float sum = first + step[1] * rate;  // inclusive scan over lanes
+  // A decay that is zero anyway is taken for the largest of these: sums stay
+  // small, whose roundings are the errors of all decays of the chunk.
+  constexpr float kLeast = kVanished - 1;
+  const float first = fmaxf(step[0] * rate, kLeast);
+  float sum = first + fmaxf(step[1] * rate, kLeast);  // inclusive, over lanes
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
     const float before = __shfl_up_sync(~0u, sum, offset);
