@@ -123,7 +123,7 @@ TEST(Verify, WithoutAPartByItsFirstTokens) {
   const auto right = VerifySpoiled<Sum<false>>(
       p, [](const auto& a) { a.sum.template as<float>()[0] = 0; });
   ASSERT_TRUE(right.ok()) << right.status();
-  EXPECT_EQ(right->label, "verified: first 25000 tokens, 25 % of the outputs");
+  EXPECT_EQ(right->label, "verified: first 12500 tokens, 12 % of the outputs");
   const auto wrong = VerifySpoiled<Sum<false>>(
       p, [](const auto& a) { a.y.template as<float>()[7] = 0; });
   EXPECT_THAT(std::string(wrong.status().message()), HasSubstr("y from"));

@@ -36,9 +36,16 @@ class Outcome:
     passed: bool
 
 
+_LONGEST = 1000  # characters: a filter may name every row
+
+
 def facts(files: Sequence[ResultFile]) -> dict[str, str]:
-    """Where and how the first of the files was made."""
-    return {key: str(files[0].context[key]) for key in _FACTS if key in files[0].context}
+    """Where and how the first of the files was made; what is long is cut."""
+    known = {key: str(files[0].context[key]) for key in _FACTS if key in files[0].context}
+    return {
+        key: text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+        for key, text in known.items()
+    }
 
 
 def facts_table(known: dict[str, str]) -> Table:
