@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Scans of 128K tokens whose decays are what the rows' inputs never have: all
-// exactly zero, all near one, and both mixed among heads and in time. How far
-// back a kernel reads may depend on them (ops/ssd_scan/README.md), and so may
-// how it computes a step (ops/selective_scan/README.md).
+// Scans of up to 128K tokens whose decays are what the rows' inputs never have:
+// all exactly zero, all near one, and both mixed among heads and in time. How
+// far back a kernel reads may depend on them (ops/ssd_scan/README.md), and so
+// may how it computes a step (ops/selective_scan/README.md).
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -27,6 +27,8 @@ constexpr int64_t kCpuTokens = 8192;
 constexpr int64_t kCpuTokens = 131072;
 #endif
 constexpr int64_t kCudaTokens = 131072;
+// Of an operator whose reference is the whole, on every device.
+constexpr int64_t kInnerTokens = std::min<int64_t>(kCpuTokens, 16357);
 
 constexpr float kAsleep = -200;  // softplus of it is 0 in f32: a decay of 1
 constexpr float kTiny = -13.8f;  // softplus: 1e-6
@@ -62,7 +64,7 @@ std::function<bool(int64_t)> Marks(int64_t first) {
   return [marks](int64_t token) { return marks[token]; };
 }
 
-std::function<float(int64_t)> Where(std::function<bool(int64_t)> marked,
+std::function<float(int64_t)> Where(const std::function<bool(int64_t)>& marked,
                                     float there, float elsewhere) {
   return [=](int64_t token) { return marked(token) ? there : elsewhere; };
 }
@@ -365,7 +367,7 @@ TEST(ExtremeDecays, Mamba2Inner) {
       SCOPED_TRACE(Name(dtype));
       Mamba2Inner::Problem p;
       p.dtype = dtype;
-      p.seqlen = std::min<int64_t>(kCpuTokens, 16357);
+      p.seqlen = kInnerTokens;
       p.head_dim = cuda ? 64 : 8;
       p.d_state = cuda ? 16 : 8;
       CheckMamba2Inner(provider, device, p);

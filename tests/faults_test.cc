@@ -114,7 +114,7 @@ class FaultTest : public BenchTest {
   std::string WithTmpfs(const std::string& options,
                         const std::string& folder) const {
     for (const char* flags : {"-m", "-rm"}) {
-      const std::string shell =
+      std::string shell =
           absl::StrCat("unshare ", flags, " sh -c 'mount -t tmpfs -o ", options,
                        " tmpfs ", folder, " && ");
       if (Run(shell + "true'", "").status == 0) return shell;

@@ -32,6 +32,7 @@ std::vector<std::unique_ptr<Row>> OneOfEachProvider(DeviceKind device) {
       best = std::move(row);
   }
   std::vector<std::unique_ptr<Row>> rows;
+  rows.reserve(longest.size());
   for (auto& [provider, row] : longest) rows.push_back(std::move(row));
   return rows;
 }

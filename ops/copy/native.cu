@@ -5,7 +5,6 @@
 // blocks that end. Not StreamTiles, the ceilings' copy: its tiles of 32 KB keep
 // past L1, and a block's 256 threads wait for eight accesses each, which is not
 // the fastest form of a copy (ops/norm/README.md has the forms' figures).
-// README.md says what is to be measured.
 #include <algorithm>
 
 #include "fixtures/cuda.h"

@@ -275,8 +275,11 @@ __device__ __forceinline__ float2 SumSteps(const T (&raw)[2], float bias,
   // A decay that is zero anyway is taken for the largest of these: sums stay
   // small, whose roundings are the errors of all decays of the chunk.
   constexpr float kLeast = kVanished - 1;
-  const float first = fmaxf(step[0] * rate, kLeast);
-  float sum = first + fmaxf(step[1] * rate, kLeast);  // inclusive, over lanes
+  const auto exponent = [rate](float step) {  // what is not a number stays so
+    return step * rate < kLeast ? kLeast : step * rate;
+  };
+  const float first = exponent(step[0]);
+  float sum = first + exponent(step[1]);  // inclusive, over lanes
 #pragma unroll
   for (int offset = 1; offset < 32; offset *= 2) {
     const float before = __shfl_up_sync(~0u, sum, offset);

@@ -153,9 +153,9 @@ __device__ __forceinline__ void StoreMatricesTransposed(
 }
 
 // Operands in shared memory, at a multiple of 32 bytes in the first row of a
-// block (the left operand and a right one given by its columns, each a row
-// there), or at the first row of 16 (a right operand given by its rows, whose
-// further columns are kTileBytes on).
+// block (of a left operand a row each, of a right one a column each:
+// ByColumns), or at the first of 16 rows that are each one place of the sum
+// (ByRows; further columns are kTileBytes on).
 struct Operand {
   uint32_t low;
   // The operand `bytes` further on.
@@ -217,52 +217,44 @@ __device__ __forceinline__ void Hold(uint32_t (&r)[kTiles][4]) {
   "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, "   \
   "%60, %61, %62, %63"
 
-#define SEQMARK_WGMMA(Type, name)                                             \
-  template <bool kByRows>                                                     \
-  __device__ __forceinline__ void Product(                                    \
-      float(&d)[8][4], const uint32_t(&a)[4], uint64_t b, bool add, Type) {   \
-    asm volatile(                                                             \
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"                      \
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name           \
-        " {" SEQMARK_LIST_32                                                  \
-        "}, {%32, %33, %34, %35}, %36, add, 1, 1, %38;\n}"                    \
-        : SEQMARK_32(d, 0)                                                    \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}),  \
-          "n"(kByRows)                                                        \
-        : "memory");                                                          \
-  }                                                                           \
-  template <bool kByRows>                                                     \
-  __device__ __forceinline__ void Product(                                    \
-      float(&d)[16][4], const uint32_t(&a)[4], uint64_t b, bool add, Type) {  \
-    asm volatile(                                                             \
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"                      \
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name          \
-        " {" SEQMARK_LIST_64                                                  \
-        "}, {%64, %65, %66, %67}, %68, add, 1, 1, %70;\n}"                    \
-        : SEQMARK_32(d, 0), SEQMARK_32(d, 8)                                  \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}),  \
-          "n"(kByRows)                                                        \
-        : "memory");                                                          \
-  }                                                                           \
-  __device__ __forceinline__ void ProductOfRows(float(&d)[8][4], uint64_t a,  \
-                                                uint64_t b, bool add, Type) { \
-    asm volatile(                                                             \
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                      \
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name           \
-        " {" SEQMARK_LIST_32 "}, %32, %33, add, 1, 1, 1, 0;\n}"               \
-        : SEQMARK_32(d, 0)                                                    \
-        : "l"(a), "l"(b), "r"(int{add})                                       \
-        : "memory");                                                          \
-  }                                                                           \
-  __device__ __forceinline__ void Product(float(&d)[8][4], uint64_t a,        \
-                                          uint64_t b, bool add, Type) {       \
-    asm volatile(                                                             \
-        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                      \
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name           \
-        " {" SEQMARK_LIST_32 "}, %32, %33, add, 1, 1, 0, 0;\n}"               \
-        : SEQMARK_32(d, 0)                                                    \
-        : "l"(a), "l"(b), "r"(int{add})                                       \
-        : "memory");                                                          \
+#define SEQMARK_WGMMA(Type, name)                                            \
+  template <bool kByRows>                                                    \
+  __device__ __forceinline__ void Product(                                   \
+      float(&d)[8][4], const uint32_t(&a)[4], uint64_t b, bool add, Type) {  \
+    asm volatile(                                                            \
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %37, 0;\n"                     \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name          \
+        " {" SEQMARK_LIST_32                                                 \
+        "}, {%32, %33, %34, %35}, %36, add, 1, 1, %38;\n}"                   \
+        : SEQMARK_32(d, 0)                                                   \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}), \
+          "n"(kByRows)                                                       \
+        : "memory");                                                         \
+  }                                                                          \
+  template <bool kByRows>                                                    \
+  __device__ __forceinline__ void Product(                                   \
+      float(&d)[16][4], const uint32_t(&a)[4], uint64_t b, bool add, Type) { \
+    asm volatile(                                                            \
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"                     \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." name "." name         \
+        " {" SEQMARK_LIST_64                                                 \
+        "}, {%64, %65, %66, %67}, %68, add, 1, 1, %70;\n}"                   \
+        : SEQMARK_32(d, 0), SEQMARK_32(d, 8)                                 \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{add}), \
+          "n"(kByRows)                                                       \
+        : "memory");                                                         \
+  }                                                                          \
+  /* Both in shared memory; b is given by its columns. */                    \
+  template <bool kLeftByRows>                                                \
+  __device__ __forceinline__ void Product(float(&d)[8][4], uint64_t a,       \
+                                          uint64_t b, bool add, Type) {      \
+    asm volatile(                                                            \
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"                     \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." name "." name          \
+        " {" SEQMARK_LIST_32 "}, %32, %33, add, 1, 1, %35, 0;\n}"            \
+        : SEQMARK_32(d, 0)                                                   \
+        : "l"(a), "l"(b), "r"(int{add}), "n"(kLeftByRows)                    \
+        : "memory");                                                         \
   }
 SEQMARK_WGMMA(__nv_bfloat16, "bf16")
 SEQMARK_WGMMA(__half, "f16")

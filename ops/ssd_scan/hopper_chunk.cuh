@@ -70,14 +70,14 @@ struct HopperStateShared {
   float totals[2][2][2];
 };
 
-// Of a gated scan, for each warpgroup: z of a chunk lies where its y goes, and
-// what each of its warps has of the squares' sums.
+// Of a gated scan: whether z of a chunk has come, which lies where the
+// warpgroup's y goes, and what each of its warps has of the squares' sums.
 template <bool kGated>
 struct HopperGateShared {};
 template <>
 struct HopperGateShared<true> {
-  uint64_t full[2][2];
-  float squares[2][2][4][kChunk];
+  uint64_t full[2][2];             // warpgroup, buffer
+  float squares[2][2][4][kChunk];  // buffer, warpgroup, warp
 };
 
 template <class Tile>

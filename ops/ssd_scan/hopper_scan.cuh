@@ -5,8 +5,9 @@
 //
 // A CTA has two warpgroups that each own 64 rows (head, p) of the state, in
 // registers, for all d_state columns and all tokens of y^T. The state, rounded,
-// and x^T, scaled, are multiplied from the left, in registers; tiles in shared
-// memory from the right: C, B and the scores. A third warpgroup makes the
+// and x^T, scaled, are multiplied from the left, in registers; C and B from the
+// right, in shared memory, where both x^T and the scores are for their product.
+// A third warpgroup makes the
 // scores one chunk ahead, C B^T once for all heads of the CTA. Warps of a
 // fourth make the decays, further ahead, and one of them starts the bulk
 // copies. A gated tile (ops/mamba2_inner) has a loop of its own

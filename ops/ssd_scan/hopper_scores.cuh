@@ -14,7 +14,7 @@ namespace seqmark::ssd {
 // in left operands. Whatever is known before the products are is made while
 // they run: one chunk's scores after the other is a chain, and the two
 // warpgroups that own the state wait for it.
-template <class Tile, class T = typename Tile::Element>
+template <class Tile>
 struct ScoreDecays {
   static constexpr int kHeads = Tile::kHeads;
   // Of the warp's rows i and i + 8 since the last of 16 earlier tokens.
@@ -146,7 +146,7 @@ __device__ __forceinline__ void MakeScores(const Params<T>& p,
 #pragma unroll
     for (int k = 0; k < Tile::kN / 16; ++k) {
       const uint32_t at = k / 4 * Tile::kTileBytes + k % 4 * 32;
-      hopper::Product(cb, c.At(at), b.At(at), k > 0, T());
+      hopper::Product<false>(cb, c.At(at), b.At(at), k > 0, T());
     }
     hopper::CommitProducts();
     const int lane = Opaque(place.lane);

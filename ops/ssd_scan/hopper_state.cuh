@@ -81,7 +81,7 @@ __device__ __forceinline__ void BeginOwnOutputs(const void* x,
   hopper::BeginProducts();
 #pragma unroll
   for (int j = 0; j < kSteps; ++j)
-    hopper::ProductOfRows(y, a.At(16 * Tile::kRow * j), b.At(32 * j),
+    hopper::Product<true>(y, a.At(16 * Tile::kRow * j), b.At(32 * j),
                           add || j > 0, typename Tile::Element());
   hopper::CommitProducts();
 }

@@ -26,7 +26,12 @@ def known_tests() -> list[str]:
 
 def patterns() -> list[str]:
     filters = re.findall(r"`([\w.*:]+[.*][\w.*:]*)`", PAGE.read_text())
-    return [pattern for text in filters for pattern in text.split(":") if "*" in pattern]
+    return [
+        pattern
+        for text in filters
+        for pattern in text.split(":")
+        if "*" in pattern or "." in pattern
+    ]
 
 
 @pytest.mark.parametrize("pattern", patterns())

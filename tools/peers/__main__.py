@@ -97,7 +97,10 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="keep the rows --out has")
     parser.add_argument("--check", action="store_true", help="compare outputs, timing nothing")
     parser.add_argument("--list", action="store_true", help="names only, timing nothing")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.check and (options.rows or options.out or options.resume or options.list):
+        parser.error("--check compares golden rows: leave out --rows, --out, --resume and --list")
+    return options
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@
 # mypy: disable-error-code="import-not-found,import-untyped,no-any-return"
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 from typing import Any
@@ -23,6 +24,7 @@ GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden" / "pee
 MOST = 2.0**-5
 
 
+@functools.cache
 def _golden() -> dict[str, Any]:
     """What the references compute, in double, of the rows' inputs: by name."""
     rows = json.loads((GOLDEN / "problems.json").read_text())["rows"]

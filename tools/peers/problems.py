@@ -4,7 +4,7 @@
 This mirrors the Problem, Visit and GetCost of each ops/<op>/<op>.h for the
 layers in the sweeps, so that a peer is given the same problem and its row holds
 the same bytes_moved and flops. A tensor's name and role decide its values
-(inputs.py): tests/golden/problems.json holds those of the C++ side. Needs no
+(inputs.py): tests/golden/peers/problems.json holds those of the C++ side. Needs no
 library.
 """
 

@@ -6,6 +6,7 @@ ab       A/A and A/B: what compare calls changed, where the truth is known
 times    a row's time against CUPTI's and NVBench's of the same kernels
 energy   a row's energy from process to process, and against sampled power
 noise    the noise of each row, within a process and between processes
+copies   rows that memory limits beside a copy of the same bytes
 memory   what rows count as their memory against the driver, by provider
 verify   how rows were verified, by provider
 groups   what tables by provider have in common

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that memory limits beside a copy of the same bytes, of the same file and so the same run."""
+"""Rows that memory limits beside a copy of the same bytes, of the same file and so the same run.
+
+A table that judges nothing: which rows should reach a copy is not a matter of the file.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from seqmark_tools import results
 from seqmark_tools.comparing import sides
 from seqmark_tools.results import ResultError, ResultFile, Row
 from seqmark_tools.tables import Block, Heading, Table, Text
-from seqmark_tools.trials import outcome
+from seqmark_tools.trials import groups, outcome
 from seqmark_tools.trials.outcome import Outcome, micro, percent
 from seqmark_tools.units import si
 
@@ -96,7 +99,7 @@ def read(paths: Sequence[Path]) -> tuple[list[Share], list[str], list[ResultFile
             if copy_rate is None:
                 without.append(str(row.name))
                 continue
-            group = f"{row.name.op}/{row.name.provider}"
+            group = groups.name_of(row.name)
             rate = moved / row.seconds
             shares.append(Share(str(row.name), group, moved, row.seconds, rate, copy_rate))
     if not shares and not without:
@@ -158,11 +161,10 @@ def _blocks(
         "its time between the two sizes next to the row's on a straight line in log-log. Half of "
         "a copy's bytes are read; a row that reads more than it writes may be faster."
     )
-    groups = sorted({share.group for share in shares})
     yield Table(
-        ("rows of", "rows", f"{GOAL:.0%} and more".replace("%", " %"), "worst", "median", "best"),
+        ("rows of", "rows", f"{percent(GOAL, 0)} and more", "worst", "median", "best"),
         1,
-        [_summary(name, [s for s in shares if s.group == name]) for name in groups],
+        [_summary(name, of_it) for name, of_it in groups.of(shares, lambda s: s.group)[1:]],
     )
     yield Heading("Rows, the worst first")
     yield Table(
