@@ -177,7 +177,7 @@ absl::StatusOr<RowResult> RowRunner::Run(
     AddToLabel("throttled: its samples have a low clock", label);
   m.memory = device.memory();
   const auto overhead = device.MeasureTimerOverhead(
-      (*machine)->ceilings.kernel_edges_seconds, as_graph);
+      (*machine)->ceilings.kernel_edges_seconds, m.cache, as_graph);
   if (overhead.ok())
     m.timer_overhead = *overhead;
   else if (!absl::IsUnavailable(overhead.status()) &&
