@@ -8,6 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Json = dict[str, Any]
@@ -104,3 +105,40 @@ def write(path: Path, content: Json | str) -> Path:
     text = content if isinstance(content, str) else json.dumps(content)
     path.write_text(text, encoding="utf-8")
     return path
+
+
+# Of the kernel of known length: what CUPTI says beyond its own time, and that.
+EDGES, BY_ITSELF = 8e-7, 1.02e-5
+
+
+def nvbench(seconds: dict[str, float], held: Sequence[float] = (), clock: float = 0) -> Json:
+    """Rows' times, and before them a kernel of known length for each of what is `held`."""
+    states = [
+        ({"time/gpu/mean": BY_ITSELF + EDGES + x, "by_itself": BY_ITSELF}, f"known_kernel:{i}")
+        for i, x in enumerate(held)
+    ]
+    for row, value in seconds.items():
+        values = {"time/gpu/mean": value}
+        states.append((values | ({"sm_clock_rate/mean": clock} if clock else {}), row))
+    return {
+        "benchmarks": [
+            {
+                "states": [
+                    {
+                        "axis_values": [{"name": "row", "value": row}],
+                        "summaries": [
+                            {
+                                "tag": f"{'seqmark' if tag == 'by_itself' else 'nv/cold'}/{tag}",
+                                "data": [
+                                    {"name": "name", "value": "GPU Time"},
+                                    {"name": "value", "value": str(value)},
+                                ],
+                            }
+                            for tag, value in values.items()
+                        ],
+                    }
+                    for values, row in states
+                ]
+            }
+        ]
+    }

@@ -18,7 +18,7 @@ from seqmark_tools import validation
 from seqmark_tools.__main__ import main
 from seqmark_tools.history.store import run_of
 from seqmark_tools.results import ResultError, read
-from seqmark_tools.trials import ab, collect, copies, kernels, noise, times
+from seqmark_tools.trials import ab, collect, copies, kernels, noise
 
 Json = dict[str, Any]
 PLANT = "rmsnorm/highway:cpu:1.03"
@@ -174,70 +174,6 @@ def test_kernels_must_be_of_the_rows(tmp_path: Path) -> None:
     text.write_text("x\n")
     with pytest.raises(ResultError, match="not a trace"):
         kernels.summary(text, path)
-
-
-@pytest.mark.parametrize(
-    ("ours", "other", "agree"),
-    [(5e-6, 5.4e-6, True), (5e-6, 5.6e-6, False), (1e-4, 1.019e-4, True), (1e-4, 1.03e-4, False)],
-)
-def test_what_agrees(ours: float, other: float, agree: bool) -> None:
-    assert times.agrees(ours, other) == agree
-
-
-def nvbench_file(seconds: dict[str, float]) -> Json:
-    return {
-        "benchmarks": [
-            {
-                "states": [
-                    {
-                        "axis_values": [{"name": "row", "value": name}],
-                        "summaries": [
-                            {
-                                "tag": "nv/cold/time/gpu/mean",
-                                "data": [{"name": "value", "value": str(value)}],
-                            },
-                        ],
-                    }
-                    for name, value in seconds.items()
-                ]
-            }
-        ]
-    }
-
-
-def test_times(tmp_path: Path) -> None:
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    lengths = (1.0, 1.2, 1.4, 1.6, 3.0, 4.0, 5.0)
-    rows = {made_up.name(seqlen=round(10 * length)): length * 1e-5 for length in lengths}
-    plain = {name.split("/iterations")[0]: seconds for name, seconds in rows.items()}
-    for file, overhead in (("ours.json", 3e-7), ("traced.json", 8e-7), ("dirty.json", 3e-7)):
-        measured = [
-            made_up.measured(name, seconds, host_time=4e-6, kernel_time=seconds - overhead)
-            for name, seconds in rows.items()
-        ]
-        made_up.write(folder / file, made_up.document(*measured))
-    seen = {
-        name: {"samples": 9, "kernels": 1, "seconds": s - 9e-7, "busy_seconds": s}
-        for name, s in plain.items()
-    }
-    (folder / "kernels.json").write_text(json.dumps(seen))
-    theirs = {name: s * (1.05 if s > 4.5e-5 else 1.01) for name, s in plain.items()}
-    (folder / "nvbench.json").write_text(json.dumps(nvbench_file(theirs)))
-    status, document, text = trial("times", folder, "-o", tmp_path / "times.md")
-    assert status == 1
-    assert document["agree"] == {
-        "cupti": [7, 7],
-        "unwatched_cupti": [2, 7],
-        "nvbench": [6, 7],
-        "clean_nvbench": [6, 7],
-    }
-    assert "| +0.10 us | +0.60 us | 1 |" in text
-    (folder / "nvbench.json").unlink()
-    assert trial("times", folder, "-o", tmp_path / "times.md")[0] == 0
-    (folder / "traced.json").unlink()
-    (folder / "kernels.json").unlink()
-    assert trial("times", folder, "-o", tmp_path / "times.md")[0] == 0
 
 
 def test_energy(tmp_path: Path) -> None:
@@ -434,7 +370,7 @@ def test_what_times_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     collect.times(build, [], tmp_path / "raw", say=said.append)
     assert [path.name for path in (tmp_path / "raw").iterdir()] == ["ours.json"]
     name = made_up.name().split("/iterations")[0]
-    answer = made_up.write(build / "answer", nvbench_file({name: 1.01e-4}))
+    answer = made_up.write(build / "answer", made_up.nvbench({name: 1.01e-4}))
     program(
         build / "tests" / "trials" / "seqmark_nvbench_rows",
         f'cat > {build}/given; [ "$1" = --json ] && cp {answer} "$2"',
@@ -445,5 +381,6 @@ def test_what_times_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         collect.times(build, [], tmp_path / "raw", say=said.append)
     assert (build / "given").read_text() == f"{name}\n"
     assert (tmp_path / "raw" / "trace.txt").read_text() == "1 2 x\n"
-    assert main(["trial", "times", str(tmp_path / "raw")]) == 0
+    # What that program's samples hold is not known.
+    assert main(["trial", "times", str(tmp_path / "raw")]) == 1
     assert "100.00" in capsys.readouterr().out

@@ -8,6 +8,22 @@
 //
 // Takes NVBench's flags. The library is that of the Python package cuda-bench:
 // -DSEQMARK_NVBENCH=<site-packages>/cuda/bench/cu13/nvbench.
+//
+// Its samples hold more than kernels, as ours do, and other things. In a cold
+// measurement (nvbench/detail/measure_cold.cuh) a call stands alone:
+//
+//   memset | host waits | hold | clock | event call event | clock | host waits
+//
+// - The memset is of the L2's size, ours of twice that.
+// - `hold`, of one thread, reads the host's memory until all is enqueued. Ours
+//   lets go of several samples at once (fixtures/sampler_cuda.cu): the host is
+//   not waited for between them, and before each event is a rest of 10 us.
+// - `clock` is a kernel on all multiprocessors, one thread each, of which one
+//   writes to the host's memory: the first event is right behind it.
+//
+// So that both can be set against each other, a kernel of known length is timed
+// by NVBench too, before each row. How long it ran by itself is in the file's
+// summary "seqmark/by_itself".
 #include <iostream>
 #include <map>
 #include <memory>
@@ -17,6 +33,8 @@
 
 #include "fixtures/device.h"
 #include "fixtures/row.h"
+#include "fixtures/sampler.h"
+#include "fixtures/timer_overhead_cuda.h"
 #include "nvbench/nvbench.cuh"
 #include "tests/trials/trial_rows.h"
 
@@ -40,8 +58,7 @@ void Check(const absl::Status& status) {
   if (!status.ok()) throw std::runtime_error(std::string(status.message()));
 }
 
-void Time(nvbench::state& state) {
-  const Row& row = *Rows().at(state.get_string("row"));
+void Time(const Row& row, nvbench::state& state) {
   const auto instance = row.Instantiate(Gpu(), {.seed = 1});
   Check(instance.status());
   Check((*instance)->launch()(Gpu().stream()));  // loads what it needs
@@ -51,8 +68,37 @@ void Time(nvbench::state& state) {
   });
 }
 
-struct TimeRow {
-  void operator()(nvbench::state& state, nvbench::type_list<>) { Time(state); }
+// What NVBench does around a launch it does here in `start` and `stop`, between
+// which is the same as for a row. Between samples, the kernel is asked.
+void TimeKnownKernel(nvbench::state& state) {
+  const auto kernel =
+      SelfTimed::Get(static_cast<int>(state.get_device()->get_number_of_sms()));
+  Check(kernel.status());
+  std::vector<double> by_itself;
+  state.exec(nvbench::exec_tag::timer,
+             [&](nvbench::launch& launch, auto& timer) {
+               timer.start();
+               Check((*kernel)->Run(launch.get_stream().get_stream()));
+               timer.stop();
+               const auto seconds = (*kernel)->Seconds(Gpu());
+               Check(seconds.status());
+               by_itself.push_back(*seconds);
+             });
+  auto& summary = state.add_summary("seqmark/by_itself");
+  summary.set_string("name", "By itself");
+  summary.set_string("hint", "duration");
+  summary.set_string("description", "How long the kernel ran by itself");
+  summary.set_float64("value", GetMedianInterval(by_itself).median);
+}
+
+struct TimeState {
+  void operator()(nvbench::state& state, nvbench::type_list<>) {
+    const auto row = Rows().find(state.get_string("row"));
+    if (row == Rows().end())
+      TimeKnownKernel(state);
+    else
+      Time(*row->second, state);
+  }
 };
 
 int Main(int argc, char** argv) {
@@ -64,9 +110,9 @@ int Main(int argc, char** argv) {
     Rows()[names.back()] = std::move(row);
   }
   nvbench::benchmark_manager::get()
-      .add(std::make_unique<nvbench::benchmark<TimeRow>>())
+      .add(std::make_unique<nvbench::benchmark<TimeState>>())
       .set_name("rows")
-      .add_string_axis("row", names);
+      .add_string_axis("row", WithKnownKernels(names));
   nvbench::benchmark_manager::get().initialize();
   nvbench::option_parser parser;
   parser.parse(std::vector<std::string>(argv, argv + argc));

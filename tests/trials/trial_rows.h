@@ -41,4 +41,16 @@ inline absl::StatusOr<std::vector<std::unique_ptr<Row>>> ReadRows(
   return rows;
 }
 
+// The names of rows, a kernel of known length before each: what samples hold
+// besides kernels is looked at all along a run. Its names are nobody else's.
+inline std::vector<std::string> WithKnownKernels(
+    const std::vector<std::string>& rows) {
+  std::vector<std::string> all;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    all.push_back(absl::StrCat("known_kernel:", i + 1));
+    all.push_back(rows[i]);
+  }
+  return all;
+}
+
 }  // namespace seqmark

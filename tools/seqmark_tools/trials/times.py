@@ -4,18 +4,26 @@
 The folder holds ours.json, a result file; traced.json and kernels.json, the rows once more and what
 CUPTI saw of them (trials/kernels.py); dirty.json, the rows with --cache=dirty, and nvbench.json,
 NVBench's own file (tests/trials/nvbench_rows.cu). The latter four may be missing.
+
+NVBench times a kernel of known length too, once before each row, and how long that ran by itself
+is in its file. What its samples hold besides kernels is learnt from it as the suite learns what its
+own do (fixtures/timer_overhead_cuda.h), with the same kernel's edges, which are in the ceilings:
+
+    held = its time - by itself - edges;  NVBench's kernel time = NVBench's time - held
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from seqmark_tools import results
-from seqmark_tools.results import ResultError
+from seqmark_tools.report.data import ceilings
+from seqmark_tools.results import ResultError, Row
 from seqmark_tools.tables import Block, Table, Text
 from seqmark_tools.trials import outcome
 from seqmark_tools.trials.outcome import Outcome, micro, signed
@@ -27,12 +35,18 @@ MOST_SECONDS = 0.5e-6
 _PAIRS = {
     "cupti": ("kernel_time and CUPTI, of the same calls", "traced_kernel", "cupti"),
     "unwatched_cupti": ("kernel_time and CUPTI, not of the same calls", "kernel", "cupti"),
+    "nvbench_kernel": (
+        "kernel_time with dirty caches and NVBench's, each less what its samples hold",
+        "dirty_kernel",
+        "nvbench_kernel",
+    ),
     "nvbench": ("real_time with dirty caches and NVBench", "dirty", "nvbench"),
     "clean_nvbench": ("real_time and NVBench", "ours", "nvbench"),
 }
-DEMANDED = ("cupti", "nvbench")
-_NEITHER = (math.nan, math.nan)
+DEMANDED = ("cupti", "nvbench_kernel")
 _NVBENCH_TIMES = ("nv/cold/time/gpu/median", "nv/cold/time/gpu/mean")
+_NVBENCH_CLOCK = "nv/cold/sm_clock_rate/mean"
+_BY_ITSELF = "seqmark/by_itself"  # of a kernel of known length
 
 
 @dataclass(frozen=True)
@@ -48,7 +62,21 @@ class Times:
     kernels: int = 0
     cupti: float = math.nan
     dirty: float = math.nan  # ours with --cache=dirty
+    dirty_kernel: float = math.nan
+    dirty_clock: float = math.nan  # in Hz
     nvbench: float = math.nan
+    nvbench_kernel: float = math.nan  # less what its samples hold
+    nvbench_clock: float = math.nan
+
+
+@dataclass(frozen=True)
+class NVBench:
+    """Its file, by row; in seconds and Hz."""
+
+    times: dict[str, float] = field(default_factory=dict)
+    clocks: dict[str, float] = field(default_factory=dict)
+    # Of the kernels of known length, in their order: the time less how long one ran by itself.
+    beyond: list[float] = field(default_factory=list)
 
 
 def agrees(ours: float, other: float) -> bool:
@@ -58,65 +86,101 @@ def agrees(ours: float, other: float) -> bool:
     return abs(ours - other) <= MOST_SECONDS
 
 
-def read(folder: Path) -> list[Times]:
-    """Rows by their time."""
+@dataclass(frozen=True)
+class Folder:
+    """Rows by their time, and what NVBench's samples hold besides kernels."""
+
+    rows: list[Times]
+    held: list[float] = field(default_factory=list)  # seconds; one for each kernel of known length
+
+
+def read(folder: Path) -> Folder:
     ours = results.read(folder / "ours.json").measured
-    traced: dict[str, tuple[float, float]] = {}
+    traced: dict[str, Row] = {}
     cupti: dict[str, Any] = {}
     if (folder / "kernels.json").exists():
-        traced = _seconds(folder / "traced.json")
+        traced = _by_name(folder / "traced.json")
         cupti = results.read_json(folder / "kernels.json")
-    dirty = _seconds(folder / "dirty.json") if (folder / "dirty.json").exists() else {}
-    theirs = nvbench(folder / "nvbench.json") if (folder / "nvbench.json").exists() else {}
+    dirty = _by_name(folder / "dirty.json") if (folder / "dirty.json").exists() else {}
+    theirs = nvbench(folder / "nvbench.json") if (folder / "nvbench.json").exists() else NVBench()
+    edges = _edges(folder / "dirty.json") if dirty else math.nan
+    held = [beyond - edges for beyond in theirs.beyond if math.isfinite(edges)]
     rows = []
     for row in ours:
         name = str(row.name)
         seen = cupti.get(name, {})
+        time = theirs.times.get(name, math.nan)
         rows.append(
             Times(
-                name,
-                row.seconds or math.nan,
-                row.counter("host_time") or math.nan,
-                row.counter("kernel_time") or math.nan,
-                *traced.get(name, _NEITHER),
-                int(seen.get("kernels", 0)),
-                float(seen.get("seconds", math.nan)),
-                dirty.get(name, _NEITHER)[0],
-                theirs.get(name, math.nan),
+                name=name,
+                ours=_real(row),
+                host=_counter(row, "host_time"),
+                kernel=_counter(row, "kernel_time"),
+                traced=_real(traced.get(name)),
+                traced_kernel=_counter(traced.get(name), "kernel_time"),
+                kernels=int(seen.get("kernels", 0)),
+                cupti=float(seen.get("seconds", math.nan)),
+                dirty=_real(dirty.get(name)),
+                dirty_kernel=_counter(dirty.get(name), "kernel_time"),
+                dirty_clock=_counter(dirty.get(name), "clock"),
+                nvbench=time,
+                nvbench_kernel=time - statistics.median(held) if held else math.nan,
+                nvbench_clock=theirs.clocks.get(name, math.nan),
             )
         )
-    return sorted(rows, key=lambda row: row.ours)
+    return Folder(sorted(rows, key=lambda row: row.ours), held)
 
 
-def _seconds(path: Path) -> dict[str, tuple[float, float]]:
-    """real_time and kernel_time by row."""
-    return {
-        str(row.name): (row.seconds or math.nan, row.counter("kernel_time") or math.nan)
-        for row in results.read(path).measured
-    }
+def _by_name(path: Path) -> dict[str, Row]:
+    return {str(row.name): row for row in results.read(path).measured}
 
 
-def nvbench(path: Path) -> dict[str, float]:
-    """Seconds by row: the median where this NVBench has one, else the mean."""
+def _real(row: Row | None) -> float:
+    return (row.seconds if row else None) or math.nan
+
+
+def _counter(row: Row | None, name: str) -> float:
+    return (row.counter(name) if row else None) or math.nan
+
+
+def _edges(path: Path) -> float:
+    """What CUPTI's time of the kernel of known length has beyond its own; NaN if not known."""
+    seconds = ceilings(results.read(path).context, "cuda").get("kernel_edges_seconds")
+    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else math.nan
+
+
+def nvbench(path: Path) -> NVBench:
+    """Times are medians where this NVBench has them, else means."""
     document = results.read_json(path)
-    times = {}
+    found = NVBench()
     try:
         for benchmark in document["benchmarks"]:
             for state in benchmark["states"]:
-                values = {summary["tag"]: summary for summary in state.get("summaries") or []}
                 axes = {axis["name"]: axis["value"] for axis in state["axis_values"]}
-                for tag in _NVBENCH_TIMES:
-                    if tag in values:
-                        data = {entry["name"]: entry["value"] for entry in values[tag]["data"]}
-                        times[axes["row"]] = float(data["value"])
-                        break
+                values = {
+                    summary["tag"]: float(entry["value"])
+                    for summary in state.get("summaries") or []
+                    if summary["tag"] in (*_NVBENCH_TIMES, _NVBENCH_CLOCK, _BY_ITSELF)
+                    for entry in summary["data"]
+                    if entry["name"] == "value"
+                }
+                time = next((values[tag] for tag in _NVBENCH_TIMES if tag in values), None)
+                if time is None:
+                    continue
+                if _BY_ITSELF in values:
+                    found.beyond.append(time - values[_BY_ITSELF])
+                    continue
+                found.times[axes["row"]] = time
+                if _NVBENCH_CLOCK in values:
+                    found.clocks[axes["row"]] = values[_NVBENCH_CLOCK]
     except (KeyError, TypeError, ValueError) as error:
         raise ResultError(f"{path}: is not NVBench's file: {error!r}") from error
-    return times
+    return found
 
 
 def make(folder: Path) -> Outcome:
-    rows = read(folder)
+    raw = read(folder)
+    rows = raw.rows
     known = outcome.facts([results.read(folder / "ours.json")])
     counts = {}
     for kind, (_, of, against) in _PAIRS.items():
@@ -125,10 +189,11 @@ def make(folder: Path) -> Outcome:
     return Outcome(
         "times",
         "A row's time, and what others say of the same kernels",
-        list(_blocks(rows, counts, known)),
+        list(_blocks(raw, counts, known)),
         {
             "context": known,
             "agree": {kind: [sum(found), len(found)] for kind, found in counts.items()},
+            "nvbench_holds": raw.held,
             "rows": [
                 {
                     key: value
@@ -138,7 +203,9 @@ def make(folder: Path) -> Outcome:
                 for row in rows
             ],
         },
-        all(all(counts[kind]) for kind in DEMANDED),
+        # NVBench's times without what its samples hold prove nothing.
+        all(all(counts[kind]) for kind in DEMANDED)
+        and not (counts["nvbench"] and not counts["nvbench_kernel"]),
     )
 
 
@@ -155,9 +222,34 @@ def _number(seconds: float) -> str:
     return micro(seconds) if math.isfinite(seconds) else "–"
 
 
-def _blocks(
-    rows: Sequence[Times], counts: dict[str, list[bool]], known: dict[str, str]
-) -> Iterator[Block]:
+def _clock(hertz: float) -> str:
+    return f"{hertz * 1e-9:.2f}" if math.isfinite(hertz) else "–"
+
+
+def _held(raw: Folder) -> str:
+    """What NVBench's samples hold, or why it is not known."""
+    if not any(math.isfinite(row.nvbench) for row in raw.rows):
+        return "There are no times by NVBench here."
+    if not raw.held:
+        return (
+            "What NVBench's samples hold is not known: nvbench.json has no kernel of known length "
+            "(it was made before there was one), or dirty.json no edges of it (CUPTI was not there "
+            "when the ceilings were measured: --recalibrate). What is wanted is not shown then."
+        )
+    ours = [row.dirty - row.dirty_kernel for row in raw.rows]
+    ours = [seconds for seconds in ours if math.isfinite(seconds)]
+    return (
+        f"NVBench's samples hold {_range(raw.held)} us besides a kernel, by {len(raw.held)} times "
+        "of the kernel of known length, one before each row"
+        + (f"; ours behind dirty caches {_range(ours)} us, by row." if ours else ".")
+    )
+
+
+def _range(seconds: Sequence[float]) -> str:
+    return f"{micro(statistics.median(seconds))} ({micro(min(seconds))} to {micro(max(seconds))})"
+
+
+def _blocks(raw: Folder, counts: dict[str, list[bool]], known: dict[str, str]) -> Iterator[Block]:
     yield outcome.facts_table(known)
     yield Text(
         "Times in microseconds. `real` is real_time, between events around the launch; `kernel` is "
@@ -165,13 +257,17 @@ def _blocks(
         "a call's first kernel to the end of its last one, the median over the samples that "
         "`kernel, watched` is of and those that warm up before: a run of the same rows while CUPTI "
         "watched. It has the GPU note times between a call's kernels: where there are several, "
-        "they start later than when nobody watches. `dirty` "
-        "is real_time with --cache=dirty, as NVBench has it: its cold measurement, of the same "
-        "launch in a process of its own, empties the L2 by writing to it. `host` is host_time, "
+        "they start later than when nobody watches. `dirty` and `dirty kernel` "
+        "are real_time and kernel_time with --cache=dirty, as NVBench has caches: its cold "
+        "measurement, of the same launch in a process of its own, empties the L2 by writing to it. "
+        "`NVBench kernel` is its time less what its samples hold besides kernels, the median by "
+        "the same kernel of known length as ours. Clocks in GHz: ours with --cache=dirty over the "
+        "samples and what is between them, NVBench's over samples alone. `host` is host_time, "
         "what the host takes to enqueue a call. Products are by the first kernel that cuBLASLt "
         "ranks (SEQMARK_CUBLASLT=heuristic), the same in all processes. A difference is ours less "
         f"the other's: in us below {LONG * 1e6:.0f} us, else a share of it."
     )
+    yield Text(_held(raw))
     yield Table(
         ("", "wanted", "rows", "agree"),
         2,
@@ -179,7 +275,7 @@ def _blocks(
             (
                 _PAIRS[kind][0],
                 f"within {MOST_SHARE:.0%} from {LONG * 1e6:.0f} us on, "
-                f"{MOST_SECONDS * 1e6:g} us below",
+                f"{MOST_SECONDS * 1e6:g} us below" + ("" if kind in DEMANDED else ", not demanded"),
                 str(len(found)),
                 str(sum(found)),
             )
@@ -189,8 +285,9 @@ def _blocks(
     yield Table(
         (
             *("row", "real", "kernel", "kernel, watched", "CUPTI", "watched less CUPTI"),
-            *("kernel less CUPTI", "kernels", "dirty", "NVBench", "dirty less NVBench"),
-            *("real less NVBench", "host"),
+            *("kernel less CUPTI", "kernels", "dirty kernel", "NVBench kernel"),
+            *("dirty kernel less NVBench kernel", "clock, dirty", "clock, NVBench"),
+            *("dirty", "NVBench", "dirty less NVBench", "real less NVBench", "host"),
         ),
         1,
         [
@@ -200,11 +297,14 @@ def _blocks(
                 _difference(row.traced_kernel, row.cupti),
                 _difference(row.kernel, row.cupti),
                 str(row.kernels or "–"),
+                *(_number(x) for x in (row.dirty_kernel, row.nvbench_kernel)),
+                _difference(row.dirty_kernel, row.nvbench_kernel),
+                *(_clock(x) for x in (row.dirty_clock, row.nvbench_clock)),
                 *(_number(x) for x in (row.dirty, row.nvbench)),
                 _difference(row.dirty, row.nvbench),
                 _difference(row.ours, row.nvbench),
                 _number(row.host),
             )
-            for row in rows
+            for row in raw.rows
         ],
     )
