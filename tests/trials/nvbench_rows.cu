@@ -14,12 +14,12 @@
 //
 //   memset | host waits | hold | clock | event call event | clock | host waits
 //
-// - The memset is of the L2's size, ours of twice that.
-// - `hold`, of one thread, reads the host's memory until all is enqueued. Ours
-//   lets go of several samples at once (fixtures/sampler_cuda.cu): the host is
-//   not waited for between them, and before each event is a rest of 10 us.
-// - `clock` is a kernel on all multiprocessors, one thread each, of which one
-//   writes to the host's memory: the first event is right behind it.
+// With dirty caches ours do too (fixtures/sampler_cuda.cu), but
+// - its memset is of the L2's size, ours of twice that;
+// - its `hold` looks at the host's memory without a pause, ours sleeps between;
+// - its `clock` is a block for each multiprocessor, of which one writes to the
+//   host's memory: the first event is right behind it. Ours writes to the
+//   GPU's.
 //
 // So that both can be set against each other, a kernel of known length is timed
 // by NVBench too, before each row. How long it ran by itself is in the file's
