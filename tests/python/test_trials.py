@@ -367,20 +367,47 @@ def test_what_times_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     said: list[str] = []
     build.mkdir()
     bench(build / "seqmark_bench", made_up.document(made_up.measured(made_up.name(), 1e-4)))
-    collect.times(build, [], tmp_path / "raw", say=said.append)
-    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["ours.json"]
+    raw = tmp_path / "raw"
+    collect.times(build, [], raw, rounds=2, say=said.append)
+    assert [path.name for path in raw.iterdir()] == ["ours.json"]
+    (build / "log").unlink()
+    for earlier in ("nvbench.json", "dirty-003.json"):  # of a collection before
+        (raw / earlier).write_text("{}")
     name = made_up.name().split("/iterations")[0]
     answer = made_up.write(build / "answer", made_up.nvbench({name: 1.01e-4}))
     program(
         build / "tests" / "trials" / "seqmark_nvbench_rows",
-        f'cat > {build}/given; [ "$1" = --json ] && cp {answer} "$2"',
+        f'echo "nvbench $*" >> {build}/log; cat > {build}/given\n'
+        f'[ "$1" = --json ] && cp {answer} "$2"',
     )
     program(build / "tests" / "trials" / "libseqmark_kernel_trace.so", "")
     # The trace holds no row's kernels, and is left for who wants to know why.
     with pytest.raises(ResultError, match="kernels of 0 rows"):
-        collect.times(build, [], tmp_path / "raw", say=said.append)
+        collect.times(build, [], raw, rounds=2, say=said.append)
+    ran = [line.split() for line in (build / "log").read_text().splitlines()]
+    assert [(words[0], "--cache=dirty" in words) for words in ran] == [
+        ("seqmark_bench", False),
+        *[("nvbench", False), ("seqmark_bench", True)] * 2,
+        ("seqmark_bench", False),
+    ]
+    assert sorted(path.name for path in raw.glob("[nd]*-*.json")) == [
+        *("dirty-001.json", "dirty-002.json", "nvbench-001.json", "nvbench-002.json")
+    ]
+    assert not (raw / "nvbench.json").exists()
+    assert sum(line.startswith("round ") for line in said) == 2
     assert (build / "given").read_text() == f"{name}\n"
-    assert (tmp_path / "raw" / "trace.txt").read_text() == "1 2 x\n"
+    assert (raw / "trace.txt").read_text() == "1 2 x\n"
     # What that program's samples hold is not known.
-    assert main(["trial", "times", str(tmp_path / "raw")]) == 1
+    assert main(["trial", "times", str(raw)]) == 1
     assert "100.00" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("kind", "programs"), [("ab", ["a", "b"]), ("times", ["build"])])
+def test_there_is_a_round(
+    kind: str, programs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    arguments = ["trial", kind, "--rounds=0", "--run", *programs, "--keep", str(raw)]
+    assert main(arguments) == 2
+    assert "--rounds 0: one at least" in capsys.readouterr().err
+    assert not raw.exists()

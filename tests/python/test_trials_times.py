@@ -74,7 +74,9 @@ def test_times(tmp_path: Path) -> None:
         "nvbench": [1, 7],
         "clean_nvbench": [1, 7],
     }
-    assert document["nvbench_holds"] == pytest.approx(held)
+    assert document["rounds"] == 1  # of nvbench.json and dirty.json
+    assert document["nvbench_holds"] == [pytest.approx(held)]
+    assert "say is of 1 round, in each" in text
     assert "hold 1.20 (1.10 to 3.00) us besides a kernel, by 3 times" in text
     assert "ours behind dirty caches 0.60 (0.60 to 0.60) us" in text
     assert "| +0.10 us | +0.60 us | 1 | 9.40 | 9.45 | -0.05 us | 1.74 | 1.64 | 10.00 |" in text
@@ -85,12 +87,116 @@ def test_times(tmp_path: Path) -> None:
     assert (status, document["agree"]["nvbench_kernel"]) == (0, [7, 7])
     assert "nvbench_clock" not in document["rows"][0]
     file.unlink()
+    status, document, text = make(folder)
+    assert (status, document["left_out"]) == (1, ["dirty.json"])
+    assert "There are no times by NVBench" in text
+    (folder / "dirty.json").unlink()
     status, _, text = make(folder)
     assert status == 0
     assert "There are no times by NVBench" in text
     (folder / "traced.json").unlink()
     (folder / "kernels.json").unlink()
     assert make(folder)[0] == 0
+
+
+def add_round(
+    folder: Path,
+    number: int,
+    kernels: dict[str, float],
+    *,
+    held: float = 1.2e-6,
+    slower: float = 1.0,
+    edges: float = made_up.EDGES,
+    clock: float = 1.7e9,
+) -> None:
+    """Files of one round: ours takes `slower` times as long, and NVBench's samples hold `held`."""
+    ours = [
+        made_up.measured(
+            name + made_up.SUFFIX, s * slower + 6e-7, kernel_time=s * slower, clock=clock
+        )
+        for name, s in kernels.items()
+    ]
+    document = made_up.document(*ours)
+    document["context"]["cuda_ceilings"] = json.dumps({"kernel_edges_seconds": edges})
+    made_up.write(folder / f"dirty-{number:03}.json", document)
+    theirs = made_up.nvbench(
+        {name: s + held for name, s in kernels.items()},
+        [held + edges - made_up.EDGES] * 3,  # what made_up.nvbench adds is EDGES
+        clock,
+    )
+    made_up.write(folder / f"nvbench-{number:03}.json", json.dumps(theirs))
+
+
+def rounds_of(folder: Path) -> dict[str, float]:
+    """A folder without rounds yet; the rows' kernels by their time."""
+    folder.mkdir()
+    plain = made_up_times(folder, ceilings=KNOWN_EDGES)
+    (folder / "dirty.json").unlink()
+    return {name: s - 6e-7 for name, s in plain.items()}
+
+
+def test_times_are_medians_over_rounds(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    kernels = rounds_of(folder)
+    # Each round by its own samples and its own edges.
+    add_round(folder, 1, kernels, held=1.1e-6, slower=0.99, clock=1.6e9)
+    add_round(folder, 2, kernels, held=2.2e-6, slower=1.01, clock=1.7e9)
+    add_round(folder, 3, kernels, held=1.3e-6, slower=1.002, edges=9e-7, clock=1.71e9)
+    status, document, text = make(folder)
+    assert status == 0
+    assert (document["rounds"], document["left_out"]) == (3, [])
+    assert document["nvbench_holds"] == [pytest.approx([x] * 3) for x in (1.1e-6, 2.2e-6, 1.3e-6)]
+    row, kernel = document["rows"][0], min(kernels.values())
+    assert row["dirty"] == pytest.approx(1.002 * kernel + 6e-7)
+    assert row["dirty_kernel"] == pytest.approx(1.002 * kernel)
+    assert row["nvbench"] == pytest.approx(kernel + 1.3e-6)
+    assert row["nvbench_kernel"] == pytest.approx(kernel)
+    assert (row["dirty_clock"], row["nvbench_clock"]) == (1.7e9, 1.7e9)
+    assert [one["nvbench"] for one in row["rounds"]] == [
+        pytest.approx(kernel + held) for held in (1.1e-6, 2.2e-6, 1.3e-6)
+    ]
+    assert "the median over 3 rounds, in each" in text
+    assert "by 9 times of the kernel of known length, one before each row; ours" in text
+
+
+def test_a_bad_round_is_outvoted(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    kernels = rounds_of(folder)
+    for number in (1, 2):
+        add_round(folder, number, kernels, slower=1.0 if number == 1 else 1.2)
+    assert make(folder)[0] == 1
+    add_round(folder, 3, kernels)
+    status, document, _ = make(folder)
+    assert (status, document["agree"]["nvbench_kernel"]) == (0, [7, 7])
+
+
+def test_half_a_round_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    kernels = rounds_of(folder)
+    for number in (1, 2):
+        add_round(folder, number, kernels, slower=1.0 if number == 1 else 1.2)
+    (folder / "dirty-002.json").unlink()
+    status, document, text = make(folder)
+    assert (status, document["rounds"], document["left_out"]) == (0, 1, ["nvbench-002.json"])
+    assert "as the other file of that round is missing: nvbench-002.json." in text
+    (folder / "nvbench-001.json").unlink()
+    status, document, text = make(folder)
+    assert (status, document["rounds"]) == (1, 0)  # half of a round shows nothing
+    assert document["left_out"] == ["dirty-001.json", "nvbench-002.json"]
+    assert "There are no times by NVBench here. Left out" in text
+
+
+def test_rounds_that_lack_something(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    kernels = rounds_of(folder)
+    fewer = dict(list(kernels.items())[1:])
+    add_round(folder, 1, kernels)
+    add_round(folder, 2, fewer, slower=1.001)
+    add_round(folder, 3, kernels, edges=0)  # not known
+    status, document, text = make(folder)
+    assert (status, document["agree"]["nvbench_kernel"]) == (0, [7, 7])
+    assert "by 6 times of the kernel of known length, one before each row, in 2 of 3" in text
+    assert "whose median is over the rest: 1." in text
 
 
 @pytest.mark.parametrize(
@@ -112,6 +218,6 @@ def test_times_without_what_nvbench_holds(
     assert status == 1  # not known is not met
     assert document["agree"]["nvbench"] == [7, 7]
     assert document["agree"]["nvbench_kernel"] == [0, 0]
-    assert document["nvbench_holds"] == []
+    assert document["nvbench_holds"] == [[]]
     assert "What NVBench's samples hold is not known" in text
     assert "nvbench_kernel" not in document["rows"][0]

@@ -11,10 +11,11 @@
 
 ab runs two programs by turns that are the same but for a slowdown planted in the second one (cmake
 -DSEQMARK_PLANT=rmsnorm/native:cuda:1.03), and says what compare calls changed. times sets a row's
-time against what CUPTI and NVBench say of the same kernels, energy a row's energy against that of
-other processes and against sampled power. The others are of result files: noise lists the noise of
-each row; memory and verify say by provider what --verify_memory and --verify found; copy sets rows
-that memory limits beside a copy of the same bytes in the same file.
+time against what CUPTI says of the same kernels, and medians over three rounds by turns (--rounds)
+against NVBench's. energy sets a row's energy against that of other processes and sampled power. The
+others are of result files: noise lists the noise of each row; memory and verify say by provider
+what --verify_memory and --verify found; copy sets rows that memory limits beside a copy of the same
+bytes in the same file.
 
 PLAIN and PLANTED are programs, seqmark_bench; BUILD is a build folder with the target
 seqmark_trials (and -DSEQMARK_NVBENCH=..., tests/trials/CMakeLists.txt). Raw files are kept in
@@ -51,6 +52,7 @@ KINDS = {
     "copy": "rows that memory limits beside a copy of the same bytes",
 }
 _OF_FILES = {"noise", "memory", "verify", "copy"}
+_ROUNDS = {"ab": (10, "three processes each"), "times": (3, "NVBench and --cache=dirty by turns")}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,12 +71,14 @@ def _add_kind(parser: argparse.ArgumentParser, kind: str) -> None:
     )
     if kind == "ab":
         parser.add_argument("--run", nargs=2, type=Path, metavar="PROGRAM", help="plain, planted")
-        parser.add_argument("--rounds", type=int, default=10, help="three processes each; 10")
         parser.add_argument(
             "--seconds", type=float, default=3600, help="stop after a round that ends so late; 3600"
         )
     else:
         parser.add_argument("--run", nargs=1, type=Path, metavar="BUILD", help="a build folder")
+    if kind in _ROUNDS:
+        count, said = _ROUNDS[kind]
+        parser.add_argument("--rounds", type=int, default=count, help=f"{said}; {count}")
     if kind == "energy":
         parser.add_argument("--processes", type=int, default=5, help="5 by default")
         parser.add_argument(
@@ -114,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
 def _collect(args: argparse.Namespace) -> None:
     if args.keep is None:
         raise ResultError("--run needs --keep FOLDER, for the raw files")
+    if args.kind in _ROUNDS and args.rounds < 1:
+        raise ResultError(f"--rounds {args.rounds}: one at least")
 
     def say(text: str) -> None:
         print(f"seqmark: {text}", file=sys.stderr, flush=True)
@@ -131,7 +137,7 @@ def _collect(args: argparse.Namespace) -> None:
             say=say,
         )
     elif args.kind == "times":
-        collect.times(programs[0], args.inputs, args.keep, say=say)
+        collect.times(programs[0], args.inputs, args.keep, rounds=args.rounds, say=say)
     else:
         collect.energy(
             programs[0],

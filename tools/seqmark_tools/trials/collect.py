@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from seqmark_tools import files
@@ -37,34 +38,37 @@ def ab(
     Stops before `rounds` where one ends after `most_seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    for number in range(1, rounds + 1):
+    for number in _rounds(rounds, say, most_seconds):
         for binary, name in (
             (plain, f"plain-{2 * number - 1:03}"),
             (planted, f"planted-{number:03}"),
             (plain, f"plain-{2 * number:03}"),
         ):
             processes.run(binary, flags, folder / f"{name}.json")
-        spent = time.monotonic() - start
-        say(f"round {number} of {rounds} done, {spent:.0f} s")
-        if spent > most_seconds:
-            break
 
 
-def times(build: Path, flags: Sequence[str], folder: Path, *, say: Say) -> None:
-    """The rows by seqmark_bench, also with dirty caches and under CUPTI, and by NVBench."""
+def times(build: Path, flags: Sequence[str], folder: Path, *, rounds: int, say: Say) -> None:
+    """The rows by seqmark_bench and under CUPTI, and by turns by NVBench and with dirty caches.
+
+    `rounds` processes of each of the latter: a row's time changes with where its process's memory
+    comes to lie, so that one of each would compare two draws.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    # Of an earlier collection, which may have had more rounds.
+    for pattern in ("nvbench.json", "nvbench-*.json", "dirty.json", "dirty-*.json"):
+        for earlier in folder.glob(pattern):
+            earlier.unlink()
     bench, programs = build / "seqmark_bench", build / "tests" / "trials"
     flags = [*flags, "--energy_time=0"]
     ours = processes.run(bench, flags, folder / "ours.json", _SAME_KERNELS)
     say("seqmark_bench done")
     if (programs / "seqmark_nvbench_rows").exists():
-        out = folder / "nvbench.json"
-        command = [str(programs / "seqmark_nvbench_rows"), "--json", str(out), *_NVBENCH]
-        _program([*command, *_NVBENCH_REST], kernels.names(ours), _SAME_KERNELS)
-        say("NVBench done")
-        processes.run(bench, [*flags, "--cache=dirty"], folder / "dirty.json", _SAME_KERNELS)
-        say("seqmark_bench with dirty caches done")
+        names, dirty = kernels.names(ours), [*flags, "--cache=dirty"]
+        for number in _rounds(rounds, say):
+            out = folder / f"nvbench-{number:03}.json"
+            command = [str(programs / "seqmark_nvbench_rows"), "--json", str(out), *_NVBENCH]
+            _program([*command, *_NVBENCH_REST], names, _SAME_KERNELS)
+            processes.run(bench, dirty, folder / f"dirty-{number:03}.json", _SAME_KERNELS)
     library = programs / "libseqmark_kernel_trace.so"
     if library.exists():
         trace = folder / "trace.txt"
@@ -106,6 +110,17 @@ def energy(
     text = _program([str(program), str(window)], kernels.names(first))
     files.write(folder / "power.json", text)
     say("sampled power done")
+
+
+def _rounds(count: int, say: Say, most_seconds: float = math.inf) -> Iterator[int]:
+    """1 to `count`, but none after one that ends after `most_seconds`; says when each is done."""
+    start = time.monotonic()
+    for number in range(1, count + 1):
+        yield number
+        spent = time.monotonic() - start
+        say(f"round {number} of {count} done, {spent:.0f} s")
+        if spent > most_seconds:
+            break
 
 
 def _program(

@@ -2,12 +2,17 @@
 """A row's time against CUPTI's and NVBench's of the same kernels.
 
 The folder holds ours.json, a result file; traced.json and kernels.json, the rows once more and what
-CUPTI saw of them (trials/kernels.py); dirty.json, the rows with --cache=dirty, and nvbench.json,
-NVBench's own file (tests/trials/nvbench_rows.cu). The latter four may be missing.
+CUPTI saw of them (trials/kernels.py); and of each round nvbench-001.json, NVBench's own file
+(tests/trials/nvbench_rows.cu), and dirty-001.json, the rows with --cache=dirty. All but the first
+may be missing. Older folders have one round, nvbench.json and dirty.json.
+
+What is of rounds is their median: a row's time changes with where its process's memory comes to
+lie, so that one process of each would compare two draws.
 
 NVBench times a kernel of known length too, once before each row, and how long that ran by itself
 is in its file. What its samples hold besides kernels is learnt from it as the suite learns what its
-own do (fixtures/timer_overhead_cuda.h), with the same kernel's edges, which are in the ceilings:
+own do (fixtures/timer_overhead_cuda.h), round by round, with the same kernel's edges, which are in
+the ceilings of the round's dirty-001.json:
 
     held = its time - by itself - edges;  NVBench's kernel time = NVBench's time - held
 """
@@ -15,9 +20,10 @@ own do (fixtures/timer_overhead_cuda.h), with the same kernel's edges, which are
 from __future__ import annotations
 
 import math
+import re
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +53,26 @@ DEMANDED = ("cupti", "nvbench_kernel")
 _NVBENCH_TIMES = ("nv/cold/time/gpu/median", "nv/cold/time/gpu/mean")
 _NVBENCH_CLOCK = "nv/cold/sm_clock_rate/mean"
 _BY_ITSELF = "seqmark/by_itself"  # of a kernel of known length
+_OF_ROUND = re.compile(r"(nvbench|dirty)(?:-(\d+))?\.json")
 
 
-@dataclass(frozen=True)
-class Times:
+@dataclass(frozen=True, kw_only=True)
+class ByTurns:
+    """Of one row, what NVBench and --cache=dirty say, in seconds and Hz; NaN where there is none.
+
+    Of one round, or medians over several.
+    """
+
+    dirty: float = math.nan  # ours with --cache=dirty
+    dirty_kernel: float = math.nan
+    dirty_clock: float = math.nan
+    nvbench: float = math.nan
+    nvbench_kernel: float = math.nan  # less what its samples hold
+    nvbench_clock: float = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times(ByTurns):
     """Of one row, in seconds; NaN where there is none."""
 
     name: str
@@ -61,12 +83,7 @@ class Times:
     traced_kernel: float = math.nan
     kernels: int = 0
     cupti: float = math.nan
-    dirty: float = math.nan  # ours with --cache=dirty
-    dirty_kernel: float = math.nan
-    dirty_clock: float = math.nan  # in Hz
-    nvbench: float = math.nan
-    nvbench_kernel: float = math.nan  # less what its samples hold
-    nvbench_clock: float = math.nan
+    rounds: list[ByTurns] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,11 +104,34 @@ def agrees(ours: float, other: float) -> bool:
 
 
 @dataclass(frozen=True)
+class Round:
+    """A process of NVBench's and one of ours with --cache=dirty."""
+
+    dirty: dict[str, Row]
+    nvbench: NVBench
+    # What NVBench's samples hold besides kernels, by each kernel of known length; empty if that is
+    # not known.
+    held: list[float]
+
+    def of(self, name: str) -> ByTurns:
+        row, time = self.dirty.get(name), self.nvbench.times.get(name, math.nan)
+        return ByTurns(
+            dirty=_real(row),
+            dirty_kernel=_counter(row, "kernel_time"),
+            dirty_clock=_counter(row, "clock"),
+            nvbench=time,
+            nvbench_kernel=time - _median(self.held),
+            nvbench_clock=self.nvbench.clocks.get(name, math.nan),
+        )
+
+
+@dataclass(frozen=True)
 class Folder:
-    """Rows by their time, and what NVBench's samples hold besides kernels."""
+    """Rows by their time, and the rounds."""
 
     rows: list[Times]
-    held: list[float] = field(default_factory=list)  # seconds; one for each kernel of known length
+    rounds: list[Round]
+    alone: list[str]  # files of rounds that lack the other one, left out
 
 
 def read(folder: Path) -> Folder:
@@ -101,15 +141,12 @@ def read(folder: Path) -> Folder:
     if (folder / "kernels.json").exists():
         traced = _by_name(folder / "traced.json")
         cupti = results.read_json(folder / "kernels.json")
-    dirty = _by_name(folder / "dirty.json") if (folder / "dirty.json").exists() else {}
-    theirs = nvbench(folder / "nvbench.json") if (folder / "nvbench.json").exists() else NVBench()
-    edges = _edges(folder / "dirty.json") if dirty else math.nan
-    held = [beyond - edges for beyond in theirs.beyond if math.isfinite(edges)]
+    rounds, alone = _rounds(folder)
     rows = []
     for row in ours:
         name = str(row.name)
         seen = cupti.get(name, {})
-        time = theirs.times.get(name, math.nan)
+        by_turns = [one.of(name) for one in rounds]
         rows.append(
             Times(
                 name=name,
@@ -120,15 +157,37 @@ def read(folder: Path) -> Folder:
                 traced_kernel=_counter(traced.get(name), "kernel_time"),
                 kernels=int(seen.get("kernels", 0)),
                 cupti=float(seen.get("seconds", math.nan)),
-                dirty=_real(dirty.get(name)),
-                dirty_kernel=_counter(dirty.get(name), "kernel_time"),
-                dirty_clock=_counter(dirty.get(name), "clock"),
-                nvbench=time,
-                nvbench_kernel=time - statistics.median(held) if held else math.nan,
-                nvbench_clock=theirs.clocks.get(name, math.nan),
+                rounds=by_turns,
+                **{
+                    known.name: _median(getattr(one, known.name) for one in by_turns)
+                    for known in fields(ByTurns)
+                },
             )
         )
-    return Folder(sorted(rows, key=lambda row: row.ours), held)
+    return Folder(sorted(rows, key=lambda row: row.ours), rounds, alone)
+
+
+def _rounds(folder: Path) -> tuple[list[Round], list[str]]:
+    """The rounds, and the files of those that were not finished or lost one."""
+    found: dict[int, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if match := _OF_ROUND.fullmatch(path.name):
+            found.setdefault(int(match[2] or 0), {})[match[1]] = path
+    whole = [found[number] for number in sorted(found) if len(found[number]) == 2]
+    alone = [path.name for pair in found.values() if len(pair) == 1 for path in pair.values()]
+    return [_round(pair["nvbench"], pair["dirty"]) for pair in whole], sorted(alone)
+
+
+def _round(theirs: Path, ours: Path) -> Round:
+    known, edges = nvbench(theirs), _edges(ours)
+    held = [beyond - edges for beyond in known.beyond if math.isfinite(edges)]
+    return Round(_by_name(ours), known, held)
+
+
+def _median(values: Iterable[float]) -> float:
+    """Of those that are there."""
+    finite = [value for value in values if math.isfinite(value)]
+    return statistics.median(finite) if finite else math.nan
 
 
 def _by_name(path: Path) -> dict[str, Row]:
@@ -193,20 +252,23 @@ def make(folder: Path) -> Outcome:
         {
             "context": known,
             "agree": {kind: [sum(found), len(found)] for kind, found in counts.items()},
-            "nvbench_holds": raw.held,
+            "rounds": len(raw.rounds),
+            "left_out": raw.alone,
+            "nvbench_holds": [one.held for one in raw.rounds],
             "rows": [
-                {
-                    key: value
-                    for key, value in vars(row).items()
-                    if not (isinstance(value, float) and math.isnan(value))
-                }
+                _known(vars(row) | {"rounds": [_known(vars(one)) for one in row.rounds]})
                 for row in rows
             ],
         },
-        # NVBench's times without what its samples hold prove nothing.
+        # NVBench's times without what its samples hold prove nothing, nor does half a round.
         all(all(counts[kind]) for kind in DEMANDED)
-        and not (counts["nvbench"] and not counts["nvbench_kernel"]),
+        and not (counts["nvbench"] and not counts["nvbench_kernel"])
+        and not (raw.alone and not raw.rounds),
     )
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if not (isinstance(v, float) and math.isnan(v))}
 
 
 def _difference(ours: float, other: float) -> str:
@@ -226,22 +288,52 @@ def _clock(hertz: float) -> str:
     return f"{hertz * 1e-9:.2f}" if math.isfinite(hertz) else "–"
 
 
+def _by_turns(raw: Folder) -> str:
+    """How many rounds there are and what for, and what is left out."""
+    said = []
+    if raw.rounds:
+        count = len(raw.rounds)
+        said.append(
+            "What NVBench and --cache=dirty say is "
+            + ("of 1 round" if count == 1 else f"the median over {count} rounds")
+            + ", in each a process of NVBench's and then one of ours: a row's time changes with "
+            "where its process's memory comes to lie, so that one process of each compares two "
+            "draws."
+        )
+    else:
+        said.append("There are no times by NVBench here.")
+    if raw.alone:
+        said.append(
+            f"Left out, as the other file of that round is missing: {', '.join(raw.alone)}."
+        )
+    lacking = sum(
+        any(math.isfinite(x) for x in (row.dirty, row.nvbench))
+        and any(math.isnan(one.dirty + one.nvbench) for one in row.rounds)
+        for row in raw.rows
+    )
+    if lacking and len(raw.rounds) > 1:
+        said.append(f"Rows without a time in some round, whose median is over the rest: {lacking}.")
+    return " ".join(said)
+
+
 def _held(raw: Folder) -> str:
     """What NVBench's samples hold, or why it is not known."""
-    if not any(math.isfinite(row.nvbench) for row in raw.rows):
-        return "There are no times by NVBench here."
-    if not raw.held:
+    known = [one.held for one in raw.rounds if one.held]
+    if not known:
         return (
-            "What NVBench's samples hold is not known: nvbench.json has no kernel of known length "
-            "(it was made before there was one), or dirty.json no edges of it (CUPTI was not there "
-            "when the ceilings were measured: --recalibrate). What is wanted is not shown then."
+            "What NVBench's samples hold is not known: its file has no kernel of known length (it "
+            "was made before there was one), or ours with --cache=dirty no edges of it (CUPTI was "
+            "not there when the ceilings were measured: --recalibrate). What is wanted is not "
+            "shown then."
         )
-    ours = [row.dirty - row.dirty_kernel for row in raw.rows]
+    held = [seconds for one in known for seconds in one]
+    ours = [one.dirty - one.dirty_kernel for row in raw.rows for one in row.rounds]
     ours = [seconds for seconds in ours if math.isfinite(seconds)]
     return (
-        f"NVBench's samples hold {_range(raw.held)} us besides a kernel, by {len(raw.held)} times "
-        "of the kernel of known length, one before each row"
-        + (f"; ours behind dirty caches {_range(ours)} us, by row." if ours else ".")
+        f"NVBench's samples hold {_range(held)} us besides a kernel, by {len(held)} times of the "
+        "kernel of known length, one before each row"
+        + (f", in {len(known)} of {len(raw.rounds)} rounds" if len(known) < len(raw.rounds) else "")
+        + (f"; ours behind dirty caches {_range(ours)} us, by row and round." if ours else ".")
     )
 
 
@@ -260,14 +352,16 @@ def _blocks(raw: Folder, counts: dict[str, list[bool]], known: dict[str, str]) -
         "they start later than when nobody watches. `dirty` and `dirty kernel` "
         "are real_time and kernel_time with --cache=dirty, as NVBench has caches: its cold "
         "measurement, of the same launch in a process of its own, empties the L2 by writing to it. "
-        "`NVBench kernel` is its time less what its samples hold besides kernels, the median by "
-        "the same kernel of known length as ours. Clocks are in GHz, over samples alone: ours with "
-        "--cache=dirty, and NVBench's. `host` is host_time, "
+        "`NVBench kernel` is its time less what its samples of the same round hold besides "
+        "kernels, the median by the same kernel of known length as ours. Clocks are in GHz, over "
+        "samples alone: ours with --cache=dirty, and NVBench's. `host` is host_time, "
         "what the host takes to enqueue a call. Products are by the first kernel that cuBLASLt "
         "ranks (SEQMARK_CUBLASLT=heuristic), the same in all processes. A difference is ours less "
         f"the other's: in us below {LONG * 1e6:.0f} us, else a share of it."
     )
-    yield Text(_held(raw))
+    yield Text(_by_turns(raw))
+    if raw.rounds:
+        yield Text(_held(raw))
     yield Table(
         ("", "wanted", "rows", "agree"),
         2,
