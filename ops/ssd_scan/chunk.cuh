@@ -43,8 +43,11 @@ struct Params {
   float* final_state;  // (batch, heads, head_dim, d_state)
   // What each piece of the segments but the last adds to the state, and after
   // the passing kernel the state it starts from; of the last segment, only of
-  // its first piece: (batch, state_count(), heads, head_dim, d_state).
+  // its first piece: (batch, state_count(), heads, head_dim, d_state), where
+  // d_state is held_d_state and the last two as sm_90a holds them
+  // (hopper_chunk.cuh) if that is not 0.
   float* states;
+  int held_d_state;
   float* decays;  // of a whole piece: (batch, state_count(), heads)
   Strides x_strides, dt_strides, B_strides, C_strides, z_strides, y_strides;
   int batch, seqlen, heads, head_dim, groups, d_state;
@@ -52,6 +55,10 @@ struct Params {
   // What segments add is made in pieces, of which the last may be shorter.
   int pieces, piece_chunks;
 
+  __host__ __device__ int64_t state_size() const {  // of a head, in floats
+    return static_cast<int64_t>(head_dim) *
+           (held_d_state > 0 ? held_d_state : d_state);
+  }
   __host__ __device__ int state_count() const {
     return (segments - 1) * pieces + 1;
   }

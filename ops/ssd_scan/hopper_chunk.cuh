@@ -217,6 +217,17 @@ __device__ __forceinline__ void ScaleX(const float* weights, int t,
     }
 }
 
+// Where the warpgroup's state lies between these kernels: four neighbours in a
+// thread's registers side by side, (d_state / 8, 128 threads, 4), which whole
+// lines are read and written of. `index` is that of its head.
+template <class Tile, class T>
+__device__ __forceinline__ float4* HeldState(const Params<T>& p, int64_t index,
+                                             const HopperPlace<Tile>& place) {
+  return reinterpret_cast<float4*>(p.states + index * p.state_size() +
+                                   place.row * Tile::kN) +
+         threadIdx.x % 128;
+}
+
 // visit(pair, offset) for each two neighbours of the warpgroup's state that
 // exist; offset within a (head_dim, d_state) matrix.
 template <class Tile, class Visit>
@@ -232,6 +243,19 @@ __device__ __forceinline__ void ForEachHopperPair(
     for (int below = 0; below < 2; ++below)
       visit(state[n][2 * below], state[n][2 * below + 1],
             (row + 8 * below) * d_state + 8 * n + 2 * t);
+  }
+}
+
+template <class Tile>
+__device__ __forceinline__ void AddHeldState(const float4* from, float weight,
+                                             float (&state)[Tile::kN / 8][4]) {
+#pragma unroll
+  for (int n = 0; n < Tile::kN / 8; ++n) {
+    const float4 v = from[128 * n];
+    state[n][0] = fmaf(weight, v.x, state[n][0]);
+    state[n][1] = fmaf(weight, v.y, state[n][1]);
+    state[n][2] = fmaf(weight, v.z, state[n][2]);
+    state[n][3] = fmaf(weight, v.w, state[n][3]);
   }
 }
 

@@ -102,13 +102,11 @@ __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
                                            const HopperPlace<Tile>& place,
                                            HopperState<Tile>& state) {
   const Params<T>& p = hp.p;
-  const int size = Tile::kP * p.d_state;
   const int64_t first = static_cast<int64_t>(place.batch) * p.state_count();
   const int pieces = place.segment * p.pieces;  // before this one
   if (hp.passed) {
-    AddState<Tile>(
-        place, p.d_state,
-        p.states + ((first + pieces) * p.heads + place.head()) * size, 1.0f,
+    AddHeldState<Tile>(
+        HeldState(p, (first + pieces) * p.heads + place.head(), place), 1.0f,
         state.sums);
     return;
   }
@@ -120,15 +118,15 @@ __device__ __forceinline__ void StartState(const HopperParams<T>& hp,
   float weight = 1.0f;
   for (int s = 0; s < pieces && weight > 0; ++s) {
     const int64_t index = (first + pieces - 1 - s) * p.heads + place.head();
-    AddState<Tile>(place, p.d_state, p.states + index * size, weight,
-                   state.sums);
+    AddHeldState<Tile>(HeldState(p, index, place), weight, state.sums);
     weight *= __shfl_sync(~0u, decay, s);
   }
   if (p.initial_state != nullptr)
     AddState<Tile>(
         place, p.d_state,
         p.initial_state +
-            (static_cast<int64_t>(place.batch) * p.heads + place.head()) * size,
+            (static_cast<int64_t>(place.batch) * p.heads + place.head()) *
+                Tile::kP * p.d_state,
         weight, state.sums);
 }
 

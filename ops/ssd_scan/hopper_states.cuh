@@ -121,11 +121,10 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     if (ArrivesForWarp(place.lane)) hopper::Arrive(shared.empty[stage]);
   }
   if (place.active()) {
-    float* const out = p.states + (index + place.head()) * Tile::kP * p.d_state;
-    ForEachHopperPair<Tile>(
-        place, p.d_state, state, [&](float v0, float v1, int offset) {
-          *reinterpret_cast<float2*>(out + offset) = {v0, v1};
-        });
+    float4* const out = HeldState(p, index + place.head(), place);
+#pragma unroll
+    for (int n = 0; n < Tile::kN / 8; ++n)
+      out[128 * n] = {state[n][0], state[n][1], state[n][2], state[n][3]};
   }
 #endif
 }

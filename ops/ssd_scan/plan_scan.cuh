@@ -154,19 +154,19 @@ absl::StatusOr<std::shared_ptr<Buffer>> PlanSegments(
   if (params.segments == 1) return nullptr;
   const int64_t states = p.batch * params.state_count() * p.heads;
   auto buffer =
-      device.Allocate(states * (p.head_dim * p.d_state + 1) * sizeof(float),
+      device.Allocate(states * (params.state_size() + 1) * sizeof(float),
                       MemoryClass::kWorkspace);
   if (!buffer.ok()) return buffer.status();
   auto workspace = std::make_shared<Buffer>(*std::move(buffer));
   params.states = static_cast<float*>(workspace->data());
-  params.decays = params.states + states * p.head_dim * p.d_state;
+  params.decays = params.states + states * params.state_size();
   return workspace;
 }
 
 template <class T>
 absl::Status LaunchPassStates(const Params<T>& params, cudaStream_t stream) {
   const int64_t quads = static_cast<int64_t>(params.batch) * params.heads *
-                        params.head_dim * params.d_state / 4;
+                        params.state_size() / 4;
   return LaunchDependent(
       &PassStates<T>, dim3(static_cast<unsigned>(CeilDiv(quads, kPassThreads))),
       dim3(kPassThreads), 0, stream, "PassStates", params);
@@ -282,6 +282,7 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
 
   HopperParamsOf<Tile> params;
   params.p = MakeParams<T>(p, a);
+  params.p.held_d_state = Tile::kN;
   const int64_t units =
       p.batch * p.groups * CeilDiv(p.heads_per_group(), Tile::kHeads);
   auto workspace =

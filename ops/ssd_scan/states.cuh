@@ -85,13 +85,37 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kCtas)
 
 inline constexpr int kPassThreads = 256;
 
+// Which (head_dim, d_state) the first of a head's nth four held by sm_90a is
+// (HeldState); the second is right of it, the other two are eight rows below.
+__device__ __forceinline__ int2 HeldPlace(int n, int d_state) {
+  const int rows = n / (16 * d_state) * 64;  // of warpgroups before
+  const int thread = n % 128, lane = thread % 32;
+  return {rows + thread / 32 * 16 + lane / 4,
+          n % (16 * d_state) / 128 * 8 + lane % 4 * 2};
+}
+
+// The nth four of a head's initial state, in the order of states.
+template <class T>
+__device__ __forceinline__ float4 InitialQuad(const Params<T>& p, int64_t head,
+                                              int n) {
+  const float* const from = p.initial_state + head * p.head_dim * p.d_state;
+  if (p.held_d_state == 0) return reinterpret_cast<const float4*>(from)[n];
+  const int2 at = HeldPlace(n, p.held_d_state);
+  if (at.y >= p.d_state) return {0, 0, 0, 0};
+  const auto pair = [&](int row) {
+    return *reinterpret_cast<const float2*>(from + row * p.d_state + at.y);
+  };
+  const float2 above = pair(at.x), below = pair(at.x + 8);
+  return {above.x, above.y, below.x, below.y};
+}
+
 // states[s] becomes the state that piece s starts from, for every s; four
 // neighbours of one head's state a thread.
 template <class T>
 __global__ void __launch_bounds__(kPassThreads) PassStates(const Params<T> p) {
   LetNextStart();
   WaitForPrevious();
-  const int head_quads = p.head_dim * p.d_state / 4;
+  const int head_quads = static_cast<int>(p.state_size() / 4);
   const int64_t quads = static_cast<int64_t>(p.heads) * head_quads;
   const int64_t i =
       static_cast<int64_t>(blockIdx.x) * kPassThreads + threadIdx.x;
@@ -104,7 +128,8 @@ __global__ void __launch_bounds__(kPassThreads) PassStates(const Params<T> p) {
   const float* decay = p.decays + batch * (pieces + 1) * p.heads + head;
   float4 running = {0, 0, 0, 0};
   if (p.initial_state != nullptr)
-    running = reinterpret_cast<const float4*>(p.initial_state)[i];
+    running = InitialQuad(p, batch * p.heads + head,
+                          static_cast<int>(quad % head_quads));
   // The loads of a batch do not wait for each other.
   constexpr int kBatch = 4;
   for (int piece = 0; piece < pieces; piece += kBatch) {
