@@ -80,8 +80,8 @@ inline absl::StatusOr<int> Prepare(const void* kernel, int threads,
 }
 
 // What a plan's kernels take, in chunks of the scan: a CTA's start (its state,
-// its first loads), a CTA's of the states' kernel and a chunk there, and
-// PassStates, needed for more than `few` states: by itself and a CTA of those.
+// its first loads), a CTA's of the states' kernel and a chunk there, and more
+// than `few` states, summed up or passed on: by themselves and a CTA of those.
 //
 // Most heads need no more than `memory` chunks of a piece, however long it is;
 // CTAs of pieces that are longer end at many times and fill the GPU well, those
@@ -99,6 +99,8 @@ struct SegmentCosts {
 };
 inline constexpr SegmentCosts kMmaCosts = {
     2, 2, 1.0 / 3, 16, 0, 0, /*most_pieces=*/1, 0, 0, 1};
+// So many states the scan sums up itself, more go through PassStates.
+inline constexpr int kMostSummed = 12;
 inline constexpr SegmentCosts kHopperCosts = {
     3.5, 4.5, 0.28, 40, 0.28, 1.25, /*most_pieces=*/8, 4, 0.0125, 6};
 
@@ -288,8 +290,7 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
   auto workspace =
       PlanSegments(p, units, *ctas, kHopperCosts, device, params.p);
   if (!workspace.ok()) return workspace.status();
-  // The scan sums up few states itself.
-  params.passed = params.p.state_count() > kHopperCosts.few;
+  params.passed = params.p.state_count() > kMostSummed;
   const auto x = MapHeads<T>(p, a.x), y = MapHeads<T>(p, a.y);
   const auto B = MapGroups<T>(p, a.B), C = MapGroups<T>(p, a.C);
   for (const auto* map : {&x, &y, &B, &C})
