@@ -8,6 +8,7 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -129,12 +130,15 @@ typename Op::Problem ProblemOf(const RowName& row) {
 }
 
 // Places of the first output, spread over it, and the reference's values there.
+// Where a norm's factor of a token is left to who reads the output, also what
+// it is made of: the token's sum of squares.
 template <class Op>
 Json Output(const typename Op::Problem& p, Device& device, uint64_t seed) {
   constexpr size_t kPlaces = 16;
   typename Op::Args args;
   std::vector<Buffer> buffers;
-  size_t count = 0, first = 0;
+  size_t count = 0, first = 0, squares_at = 0;
+  int64_t width = 0, parts = 0;  // of a token
   std::string name;
   Op::Visit(p, args, [&](const TensorSpec& spec, Tensor& tensor) {
     buffers.push_back(*device.Allocate(Bytes(spec)));
@@ -143,6 +147,10 @@ Json Output(const typename Op::Problem& p, Device& device, uint64_t seed) {
     if (IsOutput(spec.role) && name.empty()) {
       name = std::string(spec.name);
       first = count;
+      width = spec.dims.back();
+    } else if (spec.name == "squares") {
+      squares_at = count;
+      parts = spec.dims.back();
     }
     ++count;
   });
@@ -161,6 +169,11 @@ Json Output(const typename Op::Problem& p, Device& device, uint64_t seed) {
     const size_t place = k * (values.size() - 1) / (kPlaces - 1);
     output["places"].push_back(place);
     output["values"].push_back(values[place]);
+    if (parts == 0) continue;
+    const auto of_token = run.tensor(squares_at).begin() +
+                          static_cast<int64_t>(place) / width * parts;
+    output["squares"].push_back(
+        std::accumulate(of_token, of_token + parts, 0.0));
   }
   return output;
 }
@@ -202,6 +215,12 @@ void ExpectSameOutput(const Json& now, const Json& golden) {
   for (size_t i = 0; i < now.at("values").size(); ++i)
     EXPECT_NEAR(now["values"][i].get<double>(),
                 golden.at("values").at(i).get<double>(), kBound * rms);
+  ASSERT_EQ(now.contains("squares"), golden.contains("squares"));
+  if (!now.contains("squares")) return;
+  for (size_t i = 0; i < now.at("squares").size(); ++i) {
+    const double sum = golden.at("squares").at(i);
+    EXPECT_NEAR(now["squares"][i].get<double>(), sum, kBound * sum);
+  }
 }
 
 TEST(PeerInputs, ProblemsAreTheGoldenOnes) {
