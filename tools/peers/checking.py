@@ -54,7 +54,7 @@ def error(problem: Problem, peer: Peer, device: str) -> float:
 
 
 def _whole(golden: dict[str, Any], width: int) -> tuple[torch.Tensor, float]:
-    """Our values and their rms, with a norm's factor of a token that our output leaves to others."""
+    """Our values and their rms, with a norm's factor of a token where our output has none."""
     ours = torch.tensor(golden["values"], dtype=torch.float64)
     if "squares" not in golden:
         return ours, golden["rms"]
