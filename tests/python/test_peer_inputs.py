@@ -127,3 +127,48 @@ def test_pytorchs_outputs_are_ours() -> None:
                 assert checking.error(problem, peer, "cpu") <= checking.MOST, row
                 compared.add(row.op)
     assert compared == {peer.op for peer in PEERS if "cpu" in peer.devices}
+
+
+def test_a_normed_output_is_compared_whole() -> None:
+    """Ours leaves the norm's factor of a token to the next operator, libraries do not."""
+    torch = pytest.importorskip("torch")
+    from peers import checking
+    from peers.providers import EPSILON, Peer
+
+    def build(problem: Any, inputs: Any) -> Any:
+        t = {name: tensor.double() for name, tensor in inputs.items()}
+        axes, silu = problem.axes, torch.nn.functional.silu
+        heads, groups, d_state = axes["heads"], axes["groups"], axes["d_state"]
+        width = t["conv_weight"].shape[-1]
+        xbc = torch.nn.functional.pad(t["xbc"].mT, (width - 1, 0))
+        convolved = silu(
+            torch.nn.functional.conv1d(
+                xbc, t["conv_weight"].reshape(-1, 1, width), t["conv_bias"], groups=xbc.shape[1]
+            )
+        ).mT
+        x, b, c = convolved.split((axes["d_inner"], groups * d_state, groups * d_state), -1)
+        x = x.unflatten(-1, (heads, -1))
+        b, c = (
+            v.unflatten(-1, (groups, d_state)).repeat_interleave(heads // groups, 2) for v in (b, c)
+        )
+        dt = torch.nn.functional.softplus(t["dt"] + t["dt_bias"])
+        state, y = torch.zeros(*x[:, 0].shape, d_state, dtype=torch.float64), []
+        for i in range(x.shape[1]):
+            added = torch.einsum("bh,bhp,bhn->bhpn", dt[:, i], x[:, i], b[:, i])
+            state = state * torch.exp(dt[:, i] * t["A"])[..., None, None] + added
+            y.append(torch.einsum("bhpn,bhn->bhp", state, c[:, i]) + t["D"][:, None] * x[:, i])
+        gated = torch.stack(y, 1).flatten(-2) * silu(t["z"])
+        if "norm_weight" in t:
+            squares = gated.square().mean(-1, keepdim=True)
+            gated = gated * torch.rsqrt(squares + EPSILON) * t["norm_weight"]
+        return lambda: gated
+
+    shapes, normed = Shapes.read(), []
+    for row in checking.golden_rows("cpu"):
+        if row.op != "mamba2_inner":
+            continue
+        problem = make_problem(row.with_provider("mamba_ssm"), shapes)
+        peer = Peer("mamba2_inner", "definition", frozenset({"cpu"}), build)
+        assert checking.error(problem, peer, "cpu") < 1e-9
+        normed.append(any(spec.name == "norm_weight" for spec in problem.specs))
+    assert set(normed) == {True, False}
