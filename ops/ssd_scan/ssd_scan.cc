@@ -136,8 +136,9 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(1, 40, 8, 32, 8, 64, kBias);
   add(1, 33, 2, 32, 1, 16, kZ);
   add(1, 20, 2, 32, 1, 128, kInitial);
-  // Many segments, the last chunk not full.
+  // Many segments, the last chunk not full, and their states passed on.
   add(1, 57001, 1, 64, 1, 8, kAll);
+  add(1, 8200, 1, 128, 1, 24, kAll);
   // Steps held up by a minimum: the inputs' are 0.001 to 0.1.
   add(1, 77, 3, 64, 1, 32, {true, true, false, true, 0.02f});
   // Shapes no matrix tile fits: of tiny models, and an odd d_state.
