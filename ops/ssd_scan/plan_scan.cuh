@@ -99,8 +99,10 @@ struct SegmentCosts {
 };
 inline constexpr SegmentCosts kMmaCosts = {
     2, 2, 1.0 / 3, 16, 0, 0, /*most_pieces=*/1, 0, 0, 1};
-// So many states the scan sums up itself, more go through PassStates.
+// So many states the scan sums up itself, a lane having each one's decay; more
+// go through PassStates.
 inline constexpr int kMostSummed = 12;
+static_assert(kMostSummed <= 32);
 inline constexpr SegmentCosts kHopperCosts = {
     3.5, 4.5, 0.28, 40, 0.28, 1.25, /*most_pieces=*/8, 4, 0.0125, 6};
 

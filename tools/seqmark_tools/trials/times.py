@@ -49,7 +49,7 @@ _PAIRS = {
     "nvbench": ("real_time with dirty caches and NVBench", "dirty", "nvbench"),
     "clean_nvbench": ("real_time and NVBench", "ours", "nvbench"),
 }
-DEMANDED = ("cupti", "nvbench_kernel")
+DEMANDED = ("cupti", "nvbench_kernel", "nvbench")
 _NVBENCH_TIMES = ("nv/cold/time/gpu/median", "nv/cold/time/gpu/mean")
 _NVBENCH_CLOCK = "nv/cold/sm_clock_rate/mean"
 _BY_ITSELF = "seqmark/by_itself"  # of a kernel of known length
