@@ -61,6 +61,18 @@ __device__ __forceinline__ void Wait(uint64_t& barrier, uint32_t parity) {
       "r"(parity)
       : "memory");
 }
+// Where a loop over chunks is among stages, in turn, without divisions on its
+// way; `parity` is that of the phase which a barrier of the stage is in.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void Next() {
+    const bool around = stage == kStages - 1;
+    stage = around ? 0 : stage + 1;
+    parity ^= around;
+  }
+};
 // Waits for the other threads of a group of warps, numbered `id`.
 template <int kThreads>
 __device__ __forceinline__ void SyncWarps(int id) {
@@ -128,8 +140,8 @@ __device__ __forceinline__ void GiveRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
-// Shared memory written by this thread may be read by products and bulk copies
-// after a barrier.
+// After a barrier, products and bulk copies may read shared memory that this
+// thread has written, and copies write where it has read.
 __device__ __forceinline__ void FenceForProducts() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
@@ -162,6 +174,9 @@ struct Operand {
   __device__ __forceinline__ uint64_t At(uint32_t bytes) const {
     constexpr uint64_t kHigh = 1024 >> 4 | 1 << 30;
     return kHigh << 32 | (low + (bytes >> 4));
+  }
+  __device__ __forceinline__ Operand On(uint32_t bytes) const {
+    return {low + (bytes >> 4)};
   }
 };
 __device__ __forceinline__ Operand ByColumns(const void* tile) {

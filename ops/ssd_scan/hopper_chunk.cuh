@@ -194,18 +194,23 @@ struct DecayWarp {
   }
 };
 
-// x^T of a chunk, a warpgroup's rows, as left operands, 16 tokens each.
-__device__ __forceinline__ void LoadChunkX(uint32_t tile, int lane, int warp,
+// x^T of a chunk, a warpgroup's rows, as left operands, 16 tokens each: `rows`
+// are the lane's.
+__device__ __forceinline__ void LoadChunkX(uint32_t rows,
                                            uint32_t (&x)[kChunk / 16][4]) {
-  const uint32_t rows = Across(tile, Opaque(lane), warp % 4 * 2, 128);
 #pragma unroll
   for (int j = 0; j < kChunk / 16; ++j)
     LoadMatricesTransposed(x[j], Shifted(rows, 16 * j, 0, 128));
 }
+__device__ __forceinline__ void LoadChunkX(uint32_t tile, int lane, int warp,
+                                           uint32_t (&x)[kChunk / 16][4]) {
+  LoadChunkX(Across(tile, Opaque(lane), warp % 4 * 2, 128), x);
+}
 
 template <class T>
 __device__ __forceinline__ void ScaleX(const float* weights, int t,
-                                       uint32_t (&x)[kChunk / 16][4]) {
+                                       const uint32_t (&x)[kChunk / 16][4],
+                                       uint32_t (&scaled)[kChunk / 16][4]) {
 #pragma unroll
   for (int j = 0; j < kChunk / 16; ++j)
 #pragma unroll
@@ -213,7 +218,7 @@ __device__ __forceinline__ void ScaleX(const float* weights, int t,
       const float2 w = *reinterpret_cast<const float2*>(
           &weights[16 * j + 8 * (r / 2) + 2 * t]);
       const float2 v = UnpackPair<T>(x[j][r]);
-      x[j][r] = PackPair<T>(v.x * w.x, v.y * w.y);
+      scaled[j][r] = PackPair<T>(v.x * w.x, v.y * w.y);
     }
 }
 

@@ -125,22 +125,23 @@ __device__ __forceinline__ void ScanGatedChunks(const HopperParamsOf<Tile>& hp,
   };
   float y[kChunk / 8][4] = {};    // of the state before the chunk
   float own[kChunk / 8][4] = {};  // of the chunk's tokens
+  hopper::Ring<Tile::kStages> ring;
+  hopper::Ring<2> ring_of_two;
   state.Round();
-  state.Decay(WaitDecay(place, 0, shared));
+  state.Decay(WaitDecay(place, ring, shared));
 
   for (int chunk = first; chunk < end; ++chunk) {
-    const int turn = chunk - first;
-    const int stage = turn % Tile::kStages, buffer = turn % 2;
+    const int stage = ring.stage, buffer = ring_of_two.stage;
     const HopperDecays& decays = shared.decays[stage][place.slot];
     hopper::Hold(state.rounded);
     hopper::Hold(y);
     hopper::Hold(own);
-    state.BeginOutputs(shared.C[stage], y);
-    hopper::Wait(shared.scored[buffer], turn / 2 & 1);
+    state.BeginOutputs(shared.C, stage, y);
+    hopper::Wait(shared.scored[buffer], ring_of_two.parity);
     BeginOwnOutputs<Tile>(shared.x[stage][group],
                           shared.scores[buffer][place.slot], false, own);
     // The next z comes once that place's y has left.
-    if (leads && turn > 0) {
+    if (leads && chunk > first) {
       hopper::WaitStores();
       if (chunk + 1 < end) fetch_z(chunk + 1);
     }
@@ -149,10 +150,10 @@ __device__ __forceinline__ void ScanGatedChunks(const HopperParamsOf<Tile>& hp,
     uint32_t scaled[kSteps][4];
     LoadChunkX(SharedAddress(shared.x[stage][group]), place.lane, place.warp,
                scaled);
-    ScaleX<T>(decays.weight, t, scaled);
+    ScaleX<T>(decays.weight, t, scaled, scaled);
     hopper::Hold(state.sums);
     hopper::Hold(scaled);
-    state.BeginUpdate(shared.B[stage], scaled);
+    state.BeginUpdate(shared.B, stage, scaled);
     hopper::WaitProducts<1>();
     hopper::Hold(y);
     hopper::Hold(own);
@@ -171,7 +172,9 @@ __device__ __forceinline__ void ScanGatedChunks(const HopperParamsOf<Tile>& hp,
     }
     store_outputs(chunk);
     const bool more = chunk + 1 < end;
-    const float whole = more ? WaitDecay(place, turn + 1, shared) : 1.0f;
+    ring.Next();
+    ring_of_two.Next();
+    const float whole = more ? WaitDecay(place, ring, shared) : 1.0f;
     hopper::WaitProducts<0>();
     hopper::Hold(state.sums);
     hopper::Hold(scaled);

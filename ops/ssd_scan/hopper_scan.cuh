@@ -52,71 +52,68 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
                                            HopperState<Tile>& state) {
   const Params<T>& p = hp.p;
   const int group = place.warp / 4, t = place.lane % 4;
+  // Of the lane's rows of x, and of y where it is staged, in a tile.
+  const uint32_t rows = Across(0, place.lane, place.warp % 4 * 2, Tile::kRow);
   float y[kChunk / 8][4] = {};
-  uint32_t out[kSteps][4];  // y of the chunk before
-  const auto stage_outputs = [&](int chunk) {
-    const uint32_t rows =
-        Across(SharedAddress(shared.y[group][(chunk - first) % 2]),
-               Opaque(place.lane), place.warp % 4 * 2, Tile::kRow);
-#pragma unroll
-    for (int j = 0; j < kSteps; ++j)
-      hopper::StoreMatricesTransposed(Shifted(rows, 16 * j, 0, Tile::kRow),
-                                      out[j]);
-    hopper::FenceForProducts();
-  };
+  uint32_t out[kSteps][4] = {};  // y of the chunk before
   // One thread stores; what it stored before has left the other buffer by the
   // time that anyone passes the barrier.
-  const auto store_outputs = [&](int chunk) {
-    uint8_t* const staged = shared.y[group][(chunk - first) % 2];
+  const auto store_outputs = [&](int chunk, const uint8_t* staged) {
     if (threadIdx.x % 128 == 0) hopper::WaitStores();
     hopper::SyncWarps<128>(1 + group);
-    if (!place.active()) return;
-    if (p.z != nullptr)
+    if (!place.active() || chunk < first) return;
+    if (p.z != nullptr) [[unlikely]]
       StoreByThreads(p, place, chunk * kChunk, staged);
     else if (threadIdx.x % 128 == 0)
       hopper::StoreBox(hp.y, place.head() * Tile::kP + place.row,
                        chunk * kChunk, place.batch, staged);
   };
+  const auto stage_outputs = [&](const uint8_t* staged) {
+    const uint32_t to = SharedAddress(staged) + rows;
+#pragma unroll
+    for (int j = 0; j < kSteps; ++j)
+      hopper::StoreMatricesTransposed(Shifted(to, 16 * j, 0, Tile::kRow),
+                                      out[j]);
+  };
+  hopper::Ring<Tile::kStages> ring;
+  hopper::Ring<2> buffer;
   state.Round();
-  state.Decay(WaitDecay(place, 0, shared));
+  state.Decay(WaitDecay(place, ring, shared));
 
   for (int chunk = first; chunk < end; ++chunk) {
-    const int turn = chunk - first;
-    const int stage = turn % Tile::kStages, buffer = turn % 2;
+    const int stage = ring.stage;
     const HopperDecays& decays = shared.decays[stage][place.slot];
     hopper::Hold(state.rounded);
     hopper::Hold(y);
-    state.BeginOutputs(shared.C[stage], y);
-    uint32_t scaled[kSteps][4];
-    LoadChunkX(SharedAddress(shared.x[stage][group]), place.lane, place.warp,
-               scaled);
-    if (turn > 0) {
-      stage_outputs(chunk - 1);
-      store_outputs(chunk - 1);
-    }
-    ScaleX<T>(decays.weight, t, scaled);
+    state.BeginOutputs(shared.C, stage, y);
+    uint8_t* const staged = shared.y[group][buffer.stage ^ 1];
+    stage_outputs(staged);
+    uint32_t x[kSteps][4], scaled[kSteps][4];
+    LoadChunkX(SharedAddress(shared.x[stage][group]) + rows, x);
+    ScaleX<T>(decays.weight, t, x, scaled);
     hopper::Hold(state.sums);
     hopper::Hold(scaled);
-    state.BeginUpdate(shared.B[stage], scaled);
+    state.BeginUpdate(shared.B, stage, scaled);
+    hopper::FenceForProducts();
+    store_outputs(chunk - 1, staged);
     // y^T = before * y^T + x^T scores^T
-    float2 before[kChunk / 8];
-#pragma unroll
-    for (int n = 0; n < kChunk / 8; ++n)
-      before[n] =
-          *reinterpret_cast<const float2*>(&decays.before[8 * n + 2 * t]);
-    hopper::Wait(shared.scored[buffer], turn / 2 & 1);
+    ring.Next();
+    const bool more = chunk + 1 < end;
+    const float whole = more ? WaitDecay(place, ring, shared) : 1.0f;
+    hopper::Wait(shared.scored[buffer.stage], buffer.parity);
     hopper::WaitProducts<1>();
     hopper::Hold(y);
     hopper::Hold(state.rounded);
 #pragma unroll
-    for (int n = 0; n < kChunk / 8; ++n)
+    for (int n = 0; n < kChunk / 8; ++n) {
+      const float2 before =
+          *reinterpret_cast<const float2*>(&decays.before[8 * n + 2 * t]);
 #pragma unroll
-      for (int e = 0; e < 4; ++e) y[n][e] *= e % 2 ? before[n].y : before[n].x;
+      for (int e = 0; e < 4; ++e) y[n][e] *= e % 2 ? before.y : before.x;
+    }
     hopper::Hold(y);
-    BeginOwnOutputs<Tile>(shared.x[stage][group],
-                          shared.scores[buffer][place.slot], true, y);
-    const bool more = chunk + 1 < end;
-    const float whole = more ? WaitDecay(place, turn + 1, shared) : 1.0f;
+    hopper::Hold(x);
+    BeginOwnOutputs<Tile>(x, shared.scores[buffer.stage][place.slot], y);
     hopper::WaitProducts<1>();
     hopper::Hold(state.sums);
     hopper::Hold(scaled);
@@ -126,10 +123,11 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
     hopper::Hold(state.rounded);
     hopper::WaitProducts<0>();
     hopper::Hold(y);
+    hopper::Hold(x);
     __syncwarp();
     if (ArrivesForWarp(place.lane)) {
       hopper::Arrive(shared.empty[stage]);
-      hopper::Arrive(shared.free[buffer]);
+      hopper::Arrive(shared.free[buffer.stage]);
     }
 #pragma unroll
     for (int j = 0; j < kSteps; ++j)
@@ -137,9 +135,12 @@ __device__ __forceinline__ void ScanChunks(const HopperParamsOf<Tile>& hp,
       for (int r = 0; r < 4; ++r)
         out[j][r] = PackPair<T>(y[2 * j + r / 2][2 * (r % 2)],
                                 y[2 * j + r / 2][2 * (r % 2) + 1]);
+    buffer.Next();
   }
-  stage_outputs(end - 1);
-  store_outputs(end - 1);
+  uint8_t* const staged = shared.y[group][buffer.stage ^ 1];
+  stage_outputs(staged);
+  hopper::FenceForProducts();
+  store_outputs(end - 1, staged);
 }
 
 #endif  // SEQMARK_SM90A
@@ -172,9 +173,9 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
   __syncthreads();
 
   // Two warpgroups of the first, and one each of the others, share 512.
-  constexpr int kStateRegisters = Tile::kGated ? 192 : 184;
-  constexpr int kScoreRegisters = Tile::kGated ? 80 : 88;
-  constexpr int kDecayRegisters = Tile::kGated ? 48 : 56;
+  constexpr int kStateRegisters = 192;
+  constexpr int kScoreRegisters = 80;
+  constexpr int kDecayRegisters = 48;
   if (place.warp >= 12) {
     hopper::GiveRegisters<kDecayRegisters>();
     // Two warps a head take every other chunk.

@@ -14,18 +14,22 @@ namespace seqmark::ssd {
 // in left operands. Whatever is known before the products are is made while
 // they run: one chunk's scores after the other is a chain, and the two
 // warpgroups that own the state wait for it.
+//
+// A lane has rows i = g and g + 8 of its warp's 16 and columns 2t, 2t + 1 of
+// each 8; of the 16 x 16 block on the diagonal the upper right quarter is zero,
+// upper left and lower right have elements above the diagonal.
 template <class Tile>
 struct ScoreDecays {
   static constexpr int kHeads = Tile::kHeads;
   // Of the warp's rows i and i + 8 since the last of 16 earlier tokens.
   float since[3][kHeads][2];
-  // Of an element of the 16 x 16 block on the diagonal, with its step; what is
-  // above the diagonal counts nothing.
-  float own[kHeads][2][4];
+  // Of an element of the block on the diagonal, with its step: upper left,
+  // lower left, lower right.
+  float own[kHeads][6];
 
   __device__ __forceinline__ ScoreDecays(const HopperDecays (&decays)[kHeads],
                                          int lane, int warp) {
-    const int t = lane % 4, i = 16 * warp + lane / 4;
+    const int g = lane / 4, t = lane % 4, i = 16 * warp + g;
     float a_i[kHeads][2];
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
@@ -52,48 +56,49 @@ struct ScoreDecays {
         const float2 a = *reinterpret_cast<const float2*>(&decays[h].a[j]);
         const float2 step =
             *reinterpret_cast<const float2*>(&decays[h].step[j]);
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const float decay = Exp2Fast(a_i[h][e / 2] - (e % 2 ? a.y : a.x));
-          own[h][side][e] = i + e / 2 * 8 >= j + e % 2
-                                ? (e % 2 ? step.y : step.x) * decay
-                                : 0.0f;
-        }
+        const float(&row)[2] = a_i[h];
+        own[h][4 * side] =
+            g >= 2 * t ? step.x * Exp2Fast(row[side] - a.x) : 0.0f;
+        own[h][4 * side + 1] =
+            g > 2 * t ? step.y * Exp2Fast(row[side] - a.y) : 0.0f;
+        if (side > 0) continue;
+        own[h][2] = step.x * Exp2Fast(row[1] - a.x);
+        own[h][3] = step.y * Exp2Fast(row[1] - a.y);
       }
   }
 };
 
-// With the skip on their diagonal.
+// With the skip on their diagonal: that of the lane's columns where they are
+// its row, or 0.
 template <class Tile, class T = typename Tile::Element>
 __device__ __forceinline__ void WriteScores(
     const HopperDecays (&decays)[Tile::kHeads], const ScoreDecays<Tile>& made,
-    const float* skip, const float (&cb)[8][4], int lane, int warp,
-    uint8_t (&scores)[Tile::kHeads][Tile::kTileBytes]) {
+    const float2 (&skip)[Tile::kHeads], const float (&cb)[8][4], int lane,
+    int warp, uint8_t (&scores)[Tile::kHeads][Tile::kTileBytes]) {
   constexpr int kHeads = Tile::kHeads;
-  const int g = lane / 4, t = lane % 4;
+  const int t = lane % 4;
   const uint32_t rows =
       Down(SharedAddress(scores), lane, 0, Tile::kRow) + 16 * warp * Tile::kRow;
   // The block on the diagonal.
-  float own[2][4];
+  float left[4], right[4];
 #pragma unroll
-  for (int n = 0; n < 8; ++n)
-    if (n / 2 == warp)
+  for (int k = 0; k < 4; ++k)
+    if (k == warp)
 #pragma unroll
-      for (int e = 0; e < 4; ++e) own[n % 2][e] = cb[n][e];
+      for (int e = 0; e < 4; ++e) {
+        left[e] = cb[2 * k][e];
+        right[e] = cb[2 * k + 1][e];
+      }
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-    uint32_t out[4];
-#pragma unroll
-    for (int side = 0; side < 2; ++side) {
-      float v[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e)
-        v[e] = fmaf(own[side][e], made.own[h][side][e],
-                    g + e / 2 * 8 == 8 * side + 2 * t + e % 2 ? skip[h] : 0.0f);
-      out[2 * side] = PackPair<T>(v[0], v[1]);
-      out[2 * side + 1] = PackPair<T>(v[2], v[3]);
-    }
-    hopper::StoreMatrices((rows ^ (2 * warp << 4)) + h * Tile::kTileBytes, out);
+    const float(&own)[6] = made.own[h];
+    const uint32_t out[4] = {PackPair<T>(fmaf(left[0], own[0], skip[h].x),
+                                         fmaf(left[1], own[1], skip[h].y)),
+                             PackPair<T>(left[2] * own[2], left[3] * own[3]), 0,
+                             PackPair<T>(fmaf(right[2], own[4], skip[h].x),
+                                         fmaf(right[3], own[5], skip[h].y))};
+    hopper::StoreMatrices(
+        Shifted(rows, 0, 2 * warp, Tile::kRow) + h * Tile::kTileBytes, out);
   }
 #pragma unroll
   for (int k = 0; k < 3; ++k) {
@@ -131,16 +136,23 @@ __device__ __forceinline__ void MakeScores(const Params<T>& p,
        i < static_cast<int>(sizeof(shared.scores)) / 16; i += 128)
     reinterpret_cast<uint4*>(shared.scores)[i] = {0, 0, 0, 0};
   hopper::SyncWarps<128>(3);
-  float skip[Tile::kHeads];
+  const int over = place.lane / 4 - place.lane % 4 * 2;  // row less column
+  float2 skip[Tile::kHeads];
 #pragma unroll
-  for (int h = 0; h < Tile::kHeads; ++h)
-    skip[h] = p.D != nullptr && h < place.heads ? p.D[place.first_head + h] : 0;
+  for (int h = 0; h < Tile::kHeads; ++h) {
+    const float d =
+        p.D != nullptr && h < place.heads ? p.D[place.first_head + h] : 0;
+    skip[h] = {over == 0 ? d : 0.0f, over == 1 ? d : 0.0f};
+  }
   float cb[8][4] = {};
+  hopper::Ring<Tile::kStages> ring;
+  hopper::Ring<2> buffer;
   for (int turn = 0; turn < chunks; ++turn) {
-    const int stage = turn % Tile::kStages, buffer = turn % 2;
-    hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
-    const auto b = hopper::ByColumns(shared.B[stage]);
-    const auto c = hopper::ByColumns(shared.C[stage]);
+    const int stage = ring.stage;
+    hopper::Wait(shared.full[stage], ring.parity);
+    constexpr int kInputBytes = Tile::kInputTiles * Tile::kTileBytes;
+    const auto b = hopper::ByColumns(shared.B).On(stage * kInputBytes);
+    const auto c = hopper::ByColumns(shared.C).On(stage * kInputBytes);
     hopper::Hold(cb);
     hopper::BeginProducts();
 #pragma unroll
@@ -149,19 +161,20 @@ __device__ __forceinline__ void MakeScores(const Params<T>& p,
       hopper::Product<false>(cb, c.At(at), b.At(at), k > 0, T());
     }
     hopper::CommitProducts();
-    const int lane = Opaque(place.lane);
-    const ScoreDecays<Tile> made(shared.decays[stage], lane, warp);
-    hopper::Wait(shared.free[buffer], (turn / 2 & 1) ^ 1);
+    const ScoreDecays<Tile> made(shared.decays[stage], place.lane, warp);
+    hopper::Wait(shared.free[buffer.stage], buffer.parity ^ 1);
     hopper::WaitProducts<0>();
     hopper::Hold(cb);
-    WriteScores<Tile>(shared.decays[stage], made, skip, cb, lane, warp,
-                      shared.scores[buffer]);
+    WriteScores<Tile>(shared.decays[stage], made, skip, cb, place.lane, warp,
+                      shared.scores[buffer.stage]);
     hopper::FenceForProducts();
     __syncwarp();
     if (ArrivesForWarp(place.lane)) {
-      hopper::Arrive(shared.scored[buffer]);
+      hopper::Arrive(shared.scored[buffer.stage]);
       hopper::Arrive(shared.empty[stage]);
     }
+    ring.Next();
+    buffer.Next();
   }
 }
 

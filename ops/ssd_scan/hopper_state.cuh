@@ -35,9 +35,11 @@ struct HopperState {
       for (float& v : tile) v *= by;
   }
   // Begins y^T = state C^T.
-  __device__ __forceinline__ void BeginOutputs(const void* C,
-                                               float (&y)[kChunk / 8][4]) {
-    const auto c = hopper::ByColumns(C);
+  template <size_t kStages>
+  __device__ __forceinline__ void BeginOutputs(
+      const uint8_t (&C)[kStages][Tile::kInputTiles][Tile::kTileBytes],
+      int stage, float (&y)[kChunk / 8][4]) {
+    const auto c = hopper::ByColumns(C).On(stage * sizeof(C[0]));
     hopper::BeginProducts();
 #pragma unroll
     for (int k = 0; k < Tile::kN / 16; ++k)
@@ -47,9 +49,11 @@ struct HopperState {
     hopper::CommitProducts();
   }
   // Begins state += (weight x)^T B.
+  template <size_t kStages>
   __device__ __forceinline__ void BeginUpdate(
-      const void* B, const uint32_t (&scaled)[kSteps][4]) {
-    const auto b = hopper::ByRows<Tile::kTileBytes>(B);
+      const uint8_t (&B)[kStages][Tile::kInputTiles][Tile::kTileBytes],
+      int stage, const uint32_t (&scaled)[kSteps][4]) {
+    const auto b = hopper::ByRows<Tile::kTileBytes>(B).On(stage * sizeof(B[0]));
     hopper::BeginProducts();
 #pragma unroll
     for (int j = 0; j < kSteps; ++j)
@@ -86,14 +90,28 @@ __device__ __forceinline__ void BeginOwnOutputs(const void* x,
   hopper::CommitProducts();
 }
 
+// Begins y^T += x^T scores^T, x^T from registers.
+template <class Tile>
+__device__ __forceinline__ void BeginOwnOutputs(const uint32_t (&x)[kSteps][4],
+                                                const void* scores,
+                                                float (&y)[kChunk / 8][4]) {
+  const auto b = hopper::ByColumns(scores);
+  hopper::BeginProducts();
+#pragma unroll
+  for (int j = 0; j < kSteps; ++j)
+    hopper::Product<false>(y, x[j], b.At(32 * j), true,
+                           typename Tile::Element());
+  hopper::CommitProducts();
+}
+
 // What the state decays by in a chunk, once the chunk's inputs are there.
 template <class Tile>
-__device__ __forceinline__ float WaitDecay(const HopperPlace<Tile>& place,
-                                           int turn,
-                                           HopperScanShared<Tile>& shared) {
-  const int stage = turn % Tile::kStages;
-  hopper::Wait(shared.full[stage], turn / Tile::kStages & 1);
-  return shared.decays[stage][place.slot].whole;
+__device__ __forceinline__ float WaitDecay(
+    const HopperPlace<Tile>& place, const hopper::Ring<Tile::kStages>& ring,
+    HopperScanShared<Tile>& shared) {
+  hopper::Wait(shared.full[ring.stage], ring.parity);
+  // By lanes: in a uniform register it would be waited for at once.
+  return (&shared.decays[ring.stage][place.slot].whole)[Opaque(0)];
 }
 
 // The state that the warpgroup's segment starts from.

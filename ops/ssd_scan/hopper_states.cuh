@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
     uint32_t scaled[kChunk / 16][4];
     LoadChunkX(SharedAddress(shared.x[stage][place.warp / 4]), place.lane,
                place.warp, scaled);
-    ScaleX<T>(decays.weight, place.lane % 4, scaled);
+    ScaleX<T>(decays.weight, place.lane % 4, scaled, scaled);
     hopper::Hold(state);
     hopper::Hold(scaled);
     const auto b = hopper::ByRows<Tile::kTileBytes>(shared.B[stage]);
