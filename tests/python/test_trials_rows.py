@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""tools/seqmark trial memory and verify: result files whose rows are known."""
+"""tools/seqmark trial memory, verify and bytes: result files whose rows are known."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import made_up
 from seqmark_tools import validation
 from seqmark_tools.__main__ import main
-from seqmark_tools.results import Row, RowName
-from seqmark_tools.trials import collect, memory, verify
+from seqmark_tools.results import ResultError, Row, RowName
+from seqmark_tools.trials import collect, memory, traffic, verify
 
 Json = dict[str, Any]
 MIB = 1 << 20
@@ -172,6 +172,68 @@ def test_verify_needs_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str
     file = made_up.write(tmp_path / "x.json", made_up.document(made_up.measured(cuda("native"))))
     assert main(["trial", "verify", str(file)]) == 2
     assert "no row was run with --verify" in capsys.readouterr().err
+
+
+def counted(seqlen: int, moved: float, dram: float) -> Json:
+    return made_up.measured(cuda("native", seqlen), bytes_moved=moved, dram_bytes=dram)
+
+
+def write_claims(tmp_path: Path, *lines: str) -> Path:
+    folder = tmp_path / "ops" / "rmsnorm"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = ["| DRAM traffic claimed | of the least | because |", "|---|---|---|", *lines]
+    (folder / "README.md").write_text("\n".join(["# rmsnorm", "", *table, "", "| `x` | y |", ""]))
+    return tmp_path / "ops"
+
+
+def test_bytes_beside_the_claims(tmp_path: Path) -> None:
+    document = made_up.document(
+        counted(1, 300e6, 620e6),  # claimed: twice
+        counted(2, 300e6, 300e6),
+        counted(3, 10e6, 90e6),  # too small
+        made_up.measured(cuda("cudnn"), bytes_moved=300e6, dram_bytes=900e6),
+        made_up.measured(made_up.name(), bytes_moved=300e6),
+    )
+    document["context"]["gpu_l2_bytes"] = "60000000"
+    file = made_up.write(tmp_path / "x.json", document)
+    ops = write_claims(tmp_path, "| `seqlen:1$` | 2.0 | twice |", "| `native/` | 1.00 | once |")
+    made = traffic.make([file], ops)
+    assert made.passed
+    assert (made.document["judged"], made.document["met"]) == (2, 2)
+    assert [row["claimed"] for row in made.document["rows"]] == [2.0, 1.0, 1.0]
+    assert [row["judged"] for row in made.document["rows"]] == [True, True, False]
+
+    # More than a tenth off, either way; a row that nothing is claimed of; an operator without rows.
+    for claim in ("| `native/` | 1.12 | once |", "| `native/` | 0.90 | once |"):
+        assert not traffic.make([file], write_claims(tmp_path, claim)).passed
+    made = traffic.make([file], write_claims(tmp_path, "| `seqlen:1$` | 2.0 | twice |"))
+    assert (made.passed, made.document["met"]) == (False, 1)
+    ops = write_claims(tmp_path, "| `seqlen:1$` | 2.0 | twice |", "| `native/` | 1.00 | once |")
+    (ops / "rope").mkdir()
+    (ops / "rope" / "README.md").write_text((ops / "rmsnorm" / "README.md").read_text())
+    made = traffic.make([file], ops)
+    assert (made.passed, made.document["operators_without"]) == (False, ["rope"])
+
+
+def test_bytes_needs_the_flag_and_the_cache(tmp_path: Path) -> None:
+    file = made_up.write(tmp_path / "x.json", made_up.document(made_up.measured(cuda("native"))))
+    with pytest.raises(ResultError, match="--verify_bytes"):
+        traffic.make([file])
+    made_up.write(file, made_up.document(counted(1, 300e6, 300e6)))
+    with pytest.raises(ResultError, match="gpu_l2_bytes"):
+        traffic.make([file])
+
+
+@pytest.mark.parametrize("line", ["| `(` | 1.0 | x |", "| `x` | 1.0.0 | x |", "| x | 1.0 | x |"])
+def test_a_claim_that_is_none(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ResultError, match="the claim"):
+        traffic.claims_of("rmsnorm", write_claims(tmp_path, line))
+
+
+def test_every_operator_with_a_native_kernel_claims_its_bytes() -> None:
+    claims = traffic.claiming(traffic.OPERATORS)
+    kernels = {path.parent.name for path in traffic.OPERATORS.glob("*/native.cu")}
+    assert kernels - set(claims) == set()
 
 
 def test_energy_discards_a_warm_up(tmp_path: Path) -> None:

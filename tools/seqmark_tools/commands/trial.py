@@ -8,6 +8,7 @@
     tools/seqmark trial memory FILE... -o TABLE
     tools/seqmark trial verify FILE... -o TABLE
     tools/seqmark trial copy FILE... -o TABLE
+    tools/seqmark trial bytes FILE... -o TABLE
 
 ab runs two programs by turns that are the same but for a slowdown planted in the second one (cmake
 -DSEQMARK_PLANT=rmsnorm/native:cuda:1.03), and says what compare calls changed. times sets a row's
@@ -15,7 +16,7 @@ time against what CUPTI says of the same kernels, and medians over three rounds 
 against NVBench's. energy sets a row's energy against that of other processes and sampled power. The
 others are of result files: noise lists the noise of each row; memory and verify say by provider
 what --verify_memory and --verify found; copy sets rows that memory limits beside a copy of the same
-bytes in the same file.
+bytes in the same file; bytes sets what --verify_bytes counted beside what operators' READMEs claim.
 
 PLAIN and PLANTED are programs, seqmark_bench; BUILD is a build folder with the target
 seqmark_trials (and -DSEQMARK_NVBENCH=..., tests/trials/CMakeLists.txt). Raw files are kept in
@@ -50,8 +51,9 @@ KINDS = {
     "memory": "by provider, what rows count as memory against the driver: of --verify_memory",
     "verify": "by provider, how outputs were compared with the reference: of --verify",
     "copy": "rows that memory limits beside a copy of the same bytes",
+    "bytes": "DRAM traffic against what operators' READMEs claim: of --verify_bytes",
 }
-_OF_FILES = {"noise", "memory", "verify", "copy"}
+_OF_FILES = {"noise", "memory", "verify", "copy", "bytes"}
 _ROUNDS = {"ab": (10, "three processes each"), "times": (3, "NVBench and --cache=dirty by turns")}
 
 
@@ -173,6 +175,10 @@ def _make(kind: str, inputs: list[Path]) -> Outcome:
         from seqmark_tools.trials import copies
 
         return copies.make(inputs)
+    if kind == "bytes":
+        from seqmark_tools.trials import traffic
+
+        return traffic.make(inputs)
     if len(inputs) != 1:
         raise ResultError(f"trial {kind}: give the folder of its raw files, or --run")
     if kind == "ab":
