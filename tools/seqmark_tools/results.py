@@ -19,13 +19,14 @@ from typing import Any, TypeGuard
 NAME = re.compile(
     r"(?P<op>[a-z0-9_]+)/(?P<provider>[a-z0-9_-]+)/(?P<shape>[A-Za-z0-9._-]+)"
     r"/dtype:(?P<dtype>bf16|f16|f32)/device:(?P<device>cpu|cuda)"
-    r"/batch:(?P<batch>[1-9][0-9]*)"
-    r"/(seqlen:(?P<seqlen>[1-9][0-9]*)|limit:(?P<limit>[1-9][0-9]*)GiB)"
+    r"/batch:(?P<batch>[1-9][0-9]{0,17})"
+    r"/(seqlen:(?P<seqlen>[1-9][0-9]{0,17})|limit:(?P<limit>[1-9][0-9]{0,8})GiB)"
     r"(?P<suffix>(/(iterations|repeats):[0-9]+|/manual_time)*)"
 )
 FORM = "<op>/<provider>/<shape>/dtype:<d>/device:<d>/batch:<B>/seqlen:<L> (or limit:<n>GiB)"
 SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 SCHEMA_VERSION = "1"
+_MOST_DIGITS = 308  # of an integer: more, and no double holds it
 PUBLISHED = "published"  # context.kind of what papers say; rows may have counters and no time
 _GIB = 1 << 30
 
@@ -133,10 +134,13 @@ class ResultFile:
 
 
 def read_json(path: Path) -> Any:
-    """Parses strict JSON: NaN and infinities, which Python would accept, are errors."""
+    """Parses strict JSON: NaN and infinities, which Python would accept, are errors.
+
+    So are numbers that no double holds.
+    """
     value, constants = _parse(path)
     if constants:
-        raise ResultError(f"{path}: holds {constants[0]}, which is not JSON")
+        raise ResultError(f"{path}: holds {constants[0]}, which is not JSON or too large")
     return value
 
 
@@ -154,7 +158,7 @@ def read(path: Path, *, foreign: bool = False) -> ResultFile:
     if not isinstance(context, dict) or not isinstance(entries, list):
         raise ResultError(f"{wrong} it needs an object 'context' and a list 'benchmarks'")
     if constants and (not foreign or "seqmark_schema" in context):
-        raise ResultError(f"{path}: holds {constants[0]}, which is not JSON")
+        raise ResultError(f"{path}: holds {constants[0]}, which is not JSON or too large")
     version = context.get("seqmark_schema", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise ResultError(
@@ -172,7 +176,7 @@ def read(path: Path, *, foreign: bool = False) -> ResultFile:
             name = RowName.foreign(text)
         if name is None:
             raise ResultError(f"{wrong} benchmarks[{number}] is named {text!r}, not {FORM}")
-        if entry.get("aggregate_name") not in _FITS:
+        if str(entry.get("aggregate_name")) not in _FITS:
             runs.setdefault(name, []).append(entry)
     published = context.get("kind") == PUBLISHED
     rows = [_make_row(name, entries, published) for name, entries in sorted(runs.items())]
@@ -185,19 +189,26 @@ def read_all(paths: Iterable[Path], *, foreign: bool = False) -> list[ResultFile
 
 
 def _parse(path: Path) -> tuple[Any, list[str]]:
-    """The JSON at `path`, and what it holds of NaN and Infinity."""
+    """The JSON at `path`, and what it holds of NaN, Infinity and numbers that no double holds."""
     constants: list[str] = []
 
     def take(constant: str) -> float:
         constants.append(constant)
         return math.nan
 
+    def integer(digits: str) -> int | float:
+        return int(digits) if len(digits) <= _MOST_DIGITS else take(f"{digits[:20]}...")
+
+    def number(digits: str) -> float:
+        value = float(digits)
+        return value if math.isfinite(value) else take(digits[:20])
+
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ResultError(f"{path}: cannot be read: {error}") from error
     try:
-        value = json.loads(text, parse_constant=take)
+        value = json.loads(text, parse_constant=take, parse_int=integer, parse_float=number)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ResultError(f"{path}: is not whole JSON: {error}") from error
     return value, constants
