@@ -124,6 +124,9 @@ TEST_F(DriverMemoryTest, ARowIsWhatItCountsRoundedUp) {
   EXPECT_EQ(checked->memory.gone, 4 * kGranule);
   EXPECT_EQ(checked->memory.counted, 10100);
   EXPECT_EQ(checked->memory.difference(), 4 * kGranule - 10100.0);
+  // This driver does not put the small one next to others.
+  EXPECT_EQ(checked->memory.rounded, 3 * kGranule + 100.0);
+  EXPECT_EQ(checked->memory.unexplained(), kGranule - 100.0);
   EXPECT_EQ(checked->memory.allocations, 2);
   EXPECT_EQ(device_.memory().live, 10100u);  // one instance is left
 }
@@ -211,16 +214,17 @@ TEST_F(DriverMemoryTest, CountersAreThereWhenChecked) {
   measurement.samples.median = 1e-3;
   const auto absent = MakeCounters(FakeRow(), measurement, Ceilings());
   ASSERT_TRUE(absent.ok()) << absent.status();
-  for (const char* name :
-       {"driver_memory", "driver_memory_difference", "allocations"})
+  for (const char* name : {"driver_memory", "driver_memory_difference",
+                           "driver_memory_unexplained", "allocations"})
     EXPECT_FALSE(absent->contains(name)) << name;
 
-  measurement.driver_memory =
-      DriverMemory{.gone = 4096, .counted = 5000, .allocations = 3};
+  measurement.driver_memory = DriverMemory{
+      .gone = 4096, .counted = 5000, .rounded = 6000, .allocations = 3};
   const auto counters = MakeCounters(FakeRow(), measurement, Ceilings());
   ASSERT_TRUE(counters.ok()) << counters.status();
   EXPECT_EQ(counters->at("driver_memory"), 4096);
   EXPECT_EQ(counters->at("driver_memory_difference"), -904);
+  EXPECT_EQ(counters->at("driver_memory_unexplained"), -1904);
   EXPECT_EQ(counters->at("allocations"), 3);
 }
 

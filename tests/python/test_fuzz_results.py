@@ -46,6 +46,17 @@ def test_a_number_that_no_double_holds(tmp_path: Path, number: str, said: str) -
     assert read(file, foreign=True).rows[0].counters == {}
 
 
+def test_half_a_character(tmp_path: Path) -> None:
+    entry = made_up.measured(made_up.name(), label="\U0001f600")  # two halves in JSON
+    file = made_up.write(tmp_path / "x.json", made_up.document(entry))
+    text = json.dumps(made_up.document(entry))
+    file.write_text(text)
+    assert read(file).rows[0].label == "\U0001f600"
+    file.write_text(text.replace("\\ude00", ""))
+    with pytest.raises(ResultError, match="half a character"):
+        read(file)
+
+
 @pytest.mark.parametrize("value", [[], {}, ["median"]])
 def test_an_aggregate_that_is_no_name(tmp_path: Path, value: object) -> None:
     entry = made_up.measured(made_up.name(), aggregate_name=value)

@@ -67,10 +67,10 @@ def test_memory_by_provider(tmp_path: Path) -> None:
     assert document["granule"] == 2 * MIB
     assert document["rows"][1]["counted"] == 5 * MIB
     assert cells(text, "rmsnorm/native")[1:-1] == [
-        *("2", "0", "0", "0", "3", "+1.50", "+5.00", "0.83", "1", "1"),
+        *("2", "0", "0", "0", "3", "+1.50", "+5.00", "0.83", "1", "–", "–", "1"),
     ]
     assert cells(text, "all")[1:-1] == [
-        *("3", "0", "1", "0", "3", "-1.00", "+5.00", "0.83", "2", "1"),
+        *("3", "0", "1", "0", "3", "-1.00", "+5.00", "0.83", "2", "–", "–", "1"),
     ]
     assert cells(text, "all")[-1] == "rmsnorm/native/qwen2.5-1.5b.add/seqlen:2"
     assert "rmsnorm/highway" not in text
@@ -81,6 +81,14 @@ def test_memory_that_is_too_far_off(tmp_path: Path, sign: int) -> None:
     near, far = (checked(cuda("native"), sign * d, allocations=1) for d in (2 * MIB, 2 * MIB + 1))
     assert run("memory", tmp_path, near, cuda_driver_memory=LENDS)[0] == 0
     assert run("memory", tmp_path, far, cuda_driver_memory=LENDS)[0] == 1
+
+
+@pytest.mark.parametrize(("left", "status"), [(2 * MIB, 0), (-2 * MIB, 0), (2 * MIB + 1, 1)])
+def test_memory_that_rounding_does_not_explain(tmp_path: Path, left: float, status: int) -> None:
+    row = checked(cuda("native"), 5 * MIB) | {"driver_memory_unexplained": left}
+    said, document, text = run("memory", tmp_path, row, cuda_driver_memory=LENDS)
+    assert (said, document["rows"][0]["unexplained"]) == (status, left)
+    assert cells(text, "all")[-4:-2] == [f"{left / MIB:+.2f}"] * 2
 
 
 def test_memory_of_a_row_that_failed_or_was_not_checked(tmp_path: Path) -> None:

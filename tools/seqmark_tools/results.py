@@ -211,6 +211,11 @@ def _parse(path: Path) -> tuple[Any, list[str]]:
         value = json.loads(text, parse_constant=take, parse_int=integer, parse_float=number)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ResultError(f"{path}: is not whole JSON: {error}") from error
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ResultError(f"{path}: holds half a character: {error.reason}") from error
     return value, constants
 
 

@@ -35,6 +35,7 @@ _UNITS = {
     "peak_memory": "B",
     "driver_memory": "B",
     "driver_memory_difference": "B",
+    "driver_memory_unexplained": "B",
     "energy": "J",
     "energy_per_token": "J",
     "power": "W",

@@ -27,6 +27,7 @@ class Memory:
     peak: float  # `peak_memory`
     allocations: int
     granule: int
+    unexplained: float | None = None  # by the driver's rounding; None in older files
 
     @property
     def difference(self) -> float:
@@ -38,6 +39,11 @@ class Memory:
         if self.allocations == 0:
             return 0.0 if self.difference == 0 else float("inf")
         return abs(self.difference) / self.granule / self.allocations
+
+    @property
+    def far(self) -> bool:
+        """More than a granule an allocation off, or what rounding does not explain than one."""
+        return self.granules > 1 or abs(self.unexplained or 0.0) > self.granule
 
 
 def granule_of(file: ResultFile) -> int:
@@ -55,7 +61,15 @@ def memory_of(row: Row, granule: int) -> Memory | None:
     peak, allocations = row.counter("peak_memory"), row.counter("allocations")
     if driver is None or difference is None or peak is None or allocations is None:
         return None
-    return Memory(str(row.name), driver, driver - difference, peak, round(allocations), granule)
+    return Memory(
+        name=str(row.name),
+        driver=driver,
+        counted=driver - difference,
+        peak=peak,
+        allocations=round(allocations),
+        granule=granule,
+        unexplained=row.counter("driver_memory_unexplained"),
+    )
 
 
 def make(paths: Sequence[Path]) -> Outcome:
@@ -70,7 +84,7 @@ def make(paths: Sequence[Path]) -> Outcome:
         raise ResultError(f"{', '.join(map(str, paths))}: no row has `driver_memory`")
     missing = [row for row in rows if row.seconds is not None and not memory_of(row, granule)]
     errors = [row for row in rows if row.error is not None]
-    far = [memory for memory in checked if memory.granules > 1]
+    far = [memory for memory in checked if memory.far]
     known = outcome.facts(files)
     return Outcome(
         "memory",
@@ -90,6 +104,7 @@ def make(paths: Sequence[Path]) -> Outcome:
                     "counted": memory.counted,
                     "peak": memory.peak,
                     "allocations": memory.allocations,
+                    **({} if memory.unexplained is None else {"unexplained": memory.unexplained}),
                 }
                 for memory in checked
             ],
@@ -108,14 +123,15 @@ def _blocks(
         "still lend. Difference: the driver's bytes less those that the row counts then, in MiB. "
         f"The driver rounds an allocation up to a granule of {granule / _MIB:g} MiB; wanted is a "
         "difference of at most one for each allocation. Within one: rows whose difference is at "
-        "most one granule in all. Peak: rows whose peak_memory is not what they count then, as a "
-        "plan has given memory back."
+        "most one granule in all. Not explained: the difference if each allocation of more than "
+        "half a granule is counted in whole ones; wanted is at most one. Peak: rows whose "
+        "peak_memory is not what they count then, as a plan has given memory back."
     )
     yield Table(
         (
             *("rows of", "checked", "not checked", "skipped", "errors", "allocations, most"),
-            *("difference, least", "most", "granules an allocation, most", "within one", "peak"),
-            "the row of the most granules",
+            *("difference, least", "most", "granules an allocation, most", "within one"),
+            *("not explained, least", "most", "peak", "the row of the most granules"),
         ),
         1,
         [_line(name, members, granule) for name, members in groups.of_rows(rows)],
@@ -134,9 +150,10 @@ def _line(name: str, rows: Sequence[Row], granule: int) -> tuple[str, ...]:
     )
     cells = (name, *map(str, counts))
     if not checked:
-        return (*cells, *["–"] * 7)
+        return (*cells, *["–"] * 9)
     worst = max(checked, key=lambda memory: memory.granules)
     differences = [memory.difference for memory in checked]
+    left = [memory.unexplained for memory in checked if memory.unexplained is not None]
     return (
         *cells,
         str(max(memory.allocations for memory in checked)),
@@ -144,6 +161,11 @@ def _line(name: str, rows: Sequence[Row], granule: int) -> tuple[str, ...]:
         f"{max(differences) / _MIB:+.2f}",
         f"{worst.granules:.2f}",
         str(sum(abs(difference) <= granule for difference in differences)),
+        *(_mib(end(left) if left else None) for end in (min, max)),
         str(sum(memory.peak != memory.counted for memory in checked)),
         outcome.short(worst.name),
     )
+
+
+def _mib(value: float | None) -> str:
+    return "–" if value is None else f"{value / _MIB:+.2f}"
