@@ -85,7 +85,7 @@ def mutate(document: Any, draw: random.Random) -> bytes:
                 if _has(at, key):
                     at[key] = value
             case _:
-                at[key] = draw.choice(ODD)
+                at[key] = copy.deepcopy(draw.choice(ODD))
     data = json.dumps(document).encode(errors="surrogatepass")
     if draw.random() < 0.3:
         at = draw.randrange(len(data) + 1)

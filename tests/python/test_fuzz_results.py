@@ -57,6 +57,12 @@ def test_half_a_character(tmp_path: Path) -> None:
         read(file)
 
 
+def test_a_rate_that_no_double_holds(tmp_path: Path) -> None:
+    row = made_up.measured(made_up.name(), 1e-6, flops=1e308)
+    file = made_up.write(tmp_path / "x.json", made_up.document(row))
+    fuzz_results.run_commands(file)
+
+
 @pytest.mark.parametrize("value", [[], {}, ["median"]])
 def test_an_aggregate_that_is_no_name(tmp_path: Path, value: object) -> None:
     entry = made_up.measured(made_up.name(), aggregate_name=value)

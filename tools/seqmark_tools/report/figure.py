@@ -123,7 +123,7 @@ def si_axis(title: str, unit: str, values: Iterable[float]) -> Json:
 
 
 def _range(values: Iterable[float]) -> tuple[float, float]:
-    positive = [value for value in values if value > 0]
+    positive = [value for value in values if 0 < value < math.inf]
     return (min(positive), max(positive)) if positive else (1.0, 1.0)
 
 
