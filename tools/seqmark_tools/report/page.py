@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -65,9 +66,12 @@ def render(page: Page) -> str:
 
 
 def _short(value: object) -> object:
-    """The same with numbers of seven digits, more than any of them is sure of."""
+    """The same with numbers of seven digits, more than any of them is sure of.
+
+    What a quotient made infinite, or no number, is nothing: JSON has neither.
+    """
     if isinstance(value, float):
-        return float(f"{value:.7g}")
+        return float(f"{value:.7g}") if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: _short(item) for key, item in value.items()}
     return [_short(item) for item in value] if isinstance(value, list | tuple) else value
