@@ -57,8 +57,10 @@ def test_half_a_character(tmp_path: Path) -> None:
         read(file)
 
 
-def test_a_rate_that_no_double_holds(tmp_path: Path) -> None:
-    row = made_up.measured(made_up.name(), 1e-6, flops=1e308)
+@pytest.mark.parametrize("seconds", [1e-6, 1.0, 1e6])
+def test_a_rate_that_no_double_holds(tmp_path: Path, seconds: float) -> None:
+    rates = {"flops": 1e308, "bytes_per_second": 1e308, "sol": 5e-324}
+    row = made_up.measured(made_up.name(), seconds, **rates)
     file = made_up.write(tmp_path / "x.json", made_up.document(row))
     fuzz_results.run_commands(file)
 

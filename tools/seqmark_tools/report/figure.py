@@ -123,7 +123,8 @@ def si_axis(title: str, unit: str, values: Iterable[float]) -> Json:
 
 
 def _range(values: Iterable[float]) -> tuple[float, float]:
-    positive = [value for value in values if 0 < value < math.inf]
+    # Beyond these a tick next to a value is no double.
+    positive = [value for value in values if 1e-300 < value < 1e300]
     return (min(positive), max(positive)) if positive else (1.0, 1.0)
 
 
