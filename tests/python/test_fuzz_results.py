@@ -65,6 +65,13 @@ def test_a_rate_that_no_double_holds(tmp_path: Path, seconds: float) -> None:
     fuzz_results.run_commands(file)
 
 
+def test_a_time_that_is_none_in_seconds(tmp_path: Path) -> None:
+    row = made_up.measured(made_up.name()) | {"real_time": 5e-324}
+    file = made_up.write(tmp_path / "x.json", made_up.document(row))
+    assert read(file).measured == []
+    fuzz_results.run_commands(file)
+
+
 @pytest.mark.parametrize("value", [[], {}, ["median"]])
 def test_an_aggregate_that_is_no_name(tmp_path: Path, value: object) -> None:
     entry = made_up.measured(made_up.name(), aggregate_name=value)

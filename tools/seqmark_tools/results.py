@@ -222,7 +222,7 @@ def _parse(path: Path) -> tuple[Any, list[str]]:
 def seconds_of(entry: dict[str, Any]) -> float | None:
     """An entry's real time; None where it has none."""
     time, unit = entry.get("real_time"), SECONDS.get(str(entry.get("time_unit", "ns")))
-    if unit is None or not _is_number(time) or time <= 0:
+    if unit is None or not _is_number(time) or time * unit <= 0:  # 5e-324 ns are 0 s
         return None
     return time * unit
 
