@@ -139,7 +139,7 @@ __device__ __forceinline__ void ScanGatedChunks(const HopperParamsOf<Tile>& hp,
     state.BeginOutputs(shared.C, stage, y);
     hopper::Wait(shared.scored[buffer], ring_of_two.parity);
     BeginOwnOutputs<Tile>(shared.x[stage][group],
-                          shared.scores[buffer][place.slot], false, own);
+                          shared.scores[buffer][place.slot], own);
     // The next z comes once that place's y has left.
     if (leads && chunk > first) {
       hopper::WaitStores();

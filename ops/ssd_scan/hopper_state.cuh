@@ -75,18 +75,18 @@ struct HopperState {
   }
 };
 
-// Begins y^T += x^T scores^T, or = without `add`, both from shared memory.
+// Begins y^T = x^T scores^T, both from shared memory.
 template <class Tile>
 __device__ __forceinline__ void BeginOwnOutputs(const void* x,
-                                                const void* scores, bool add,
+                                                const void* scores,
                                                 float (&y)[kChunk / 8][4]) {
   const auto a = hopper::ByRows<Tile::kTileBytes>(x);
   const auto b = hopper::ByColumns(scores);
   hopper::BeginProducts();
 #pragma unroll
   for (int j = 0; j < kSteps; ++j)
-    hopper::Product<true>(y, a.At(16 * Tile::kRow * j), b.At(32 * j),
-                          add || j > 0, typename Tile::Element());
+    hopper::Product<true>(y, a.At(16 * Tile::kRow * j), b.At(32 * j), j > 0,
+                          typename Tile::Element());
   hopper::CommitProducts();
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether a row gives the same bits on the same inputs however often it runs,
-// between other rows' runs: a race that errs once in a thousand launches is
-// found by this and not by comparing one launch with a reference.
+// Whether a row gives the same bits on the same inputs however often it runs: a
+// race that errs once in a thousand launches is found by this and not by
+// comparing one launch with a reference.
 //
 //   seqmark_bench --benchmark_list_tests ... | seqmark_repeat_rows 500 >
 //   repeat.json
