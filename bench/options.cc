@@ -72,8 +72,8 @@ ABSL_FLAG(bool, verify_bytes, false,
           "be read.");
 ABSL_FLAG(bool, verify_memory, false,
           "Before each row of a GPU is timed, compare what it counts as its "
-          "memory with what the driver says is gone; more than a granule for "
-          "each allocation apart is an error.");
+          "memory with what the driver says is gone; more than a granule that "
+          "is not explained is an error.");
 ABSL_FLAG(bool, doctor, false,
           "Print what on this machine would hurt a measurement and how to mend "
           "it, change nothing, and exit: 1 if there is something.");

@@ -27,7 +27,7 @@ class Memory:
     peak: float  # `peak_memory`
     allocations: int
     granule: int
-    unexplained: float | None = None  # by the driver's rounding; None in older files
+    unexplained: float | None = None  # by lending in granules; None in older files
 
     @property
     def difference(self) -> float:
@@ -42,8 +42,10 @@ class Memory:
 
     @property
     def far(self) -> bool:
-        """More than a granule an allocation off, or what rounding does not explain than one."""
-        return self.granules > 1 or abs(self.unexplained or 0.0) > self.granule
+        """More than a granule that lending in granules does not explain."""
+        if self.unexplained is None:
+            return self.granules > 1
+        return abs(self.unexplained) > self.granule
 
 
 def granule_of(file: ResultFile) -> int:
@@ -121,11 +123,13 @@ def _blocks(
         f"{len(files)} files. Each row is made and run once, for what libraries load for good and "
         "the context; then it is made and run again, between two looks at what the driver can "
         "still lend. Difference: the driver's bytes less those that the row counts then, in MiB. "
-        f"The driver rounds an allocation up to a granule of {granule / _MIB:g} MiB; wanted is a "
-        "difference of at most one for each allocation. Within one: rows whose difference is at "
-        "most one granule in all. Not explained: the difference if each allocation of more than "
-        "half a granule is counted in whole ones; wanted is at most one. Peak: rows whose "
-        "peak_memory is not what they count then, as a plan has given memory back."
+        f"The driver lends in granules of {granule / _MIB:g} MiB; smaller allocations share one. "
+        "Not explained: what is more than the row's allocations take as each shares granules "
+        "with those of its own size only, or less than the large ones rounded up and the small "
+        "ones as they are. Wanted is at most one granule, for what lies in a shared one besides, "
+        "or had room there before; in files without that, at most one for each allocation. Within "
+        "one: rows whose difference is at most one granule in all. Peak: rows whose peak_memory "
+        "is not what they count then, as a plan has given memory back."
     )
     yield Table(
         (
