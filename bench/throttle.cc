@@ -51,17 +51,24 @@ class GpuWatch final : public ThrottleWatch {
     thermal_ = nvml_->ThermalSeconds();
     looks_ = slow_looks_ = 0;
     seen_ = 0;
+    last_power_ = power_;
+    power_limited_ = false;
   }
   void Look() override {
     const double now = now_();
     if (now - last_ < kLookSeconds) return;
     last_ = now;
     const auto reasons = nvml_->ClocksEventReasons();
+    const auto power = nvml_->PowerCapSeconds();
+    power_limited_ = power.ok() ? Grown(last_power_, power) > 0
+                                : reasons.ok() && (*reasons & kClocksPowerCap);
+    last_power_ = power;
     if (!reasons.ok()) return;
     ++looks_;
     seen_ |= *reasons & kClocksSlowdowns;
     slow_looks_ += (*reasons & kClocksSlowdowns) != 0;
   }
+  bool power_limited() const override { return power_limited_; }
   Slowdown Stop() override {
     const double seconds = now_() - start_;
     std::vector<std::string> parts;
@@ -91,7 +98,8 @@ class GpuWatch final : public ThrottleWatch {
   std::unique_ptr<Nvml> nvml_;
   std::function<double()> now_;
   double start_ = 0, last_ = 0;
-  absl::StatusOr<double> power_, thermal_;
+  absl::StatusOr<double> power_, thermal_, last_power_;
+  bool power_limited_ = false;
   int looks_ = 0, slow_looks_ = 0;
   uint64_t seen_ = 0;
 };

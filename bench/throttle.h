@@ -29,6 +29,8 @@ class ThrottleWatch {
   virtual void Start() = 0;
   // Called often; looks every few milliseconds at most.
   virtual void Look() {}
+  // Whether the device met its power limit between the last two looks.
+  virtual bool power_limited() const { return false; }
   virtual Slowdown Stop() = 0;
   // The state now, in words, for the file's context.
   virtual std::string Now() const = 0;
@@ -50,7 +52,9 @@ class WatchedSource final : public SampleSource {
   absl::Status Prepare() override { return source_.Prepare(); }
   absl::StatusOr<SampleBatch> Take(int count) override {
     auto batch = source_.Take(count);
-    if (watch_ != nullptr) watch_->Look();
+    if (watch_ == nullptr) return batch;
+    watch_->Look();
+    if (batch.ok()) batch->power_limited = watch_->power_limited();
     return batch;
   }
   double Now() override { return source_.Now(); }

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -25,6 +26,7 @@ class FakeSource final : public SampleSource {
       return absl::InternalError("the kernel died");
     SampleBatch batch;
     batch.clock_hz = clock ? clock(now) : 0;
+    batch.power_limited = power_limited && power_limited(now);
     batch.host_seconds = host_seconds;
     for (int i = 0; i < count; ++i) {
       batch.seconds.push_back(draw_(random_));
@@ -40,6 +42,7 @@ class FakeSource final : public SampleSource {
   double host_seconds = 0;
   double expected_clock = 0;
   std::function<double(double now)> clock;
+  std::function<bool(double now)> power_limited;
   int fail_at_batch = -1;
   int batches = 0;
   int largest_batch = 0;
@@ -215,6 +218,73 @@ TEST(Sampler, AllThrottledIsKeptAndSaid) {
   EXPECT_NEAR(s.median, 1e-3, 1e-6);
   EXPECT_DOUBLE_EQ(s.clock_hz, 1e9);
   EXPECT_LT(s.wall_seconds, options.max_time);
+}
+
+// A device whose clock falls, from `limit` on, to less than the floor: within
+// 0.3 s, after a load of 0.1 s.
+class FallingClock {
+ public:
+  explicit FallingClock(double limit = 0.1)
+      : source([this](std::mt19937&) { return 2e6 / Clock(); }) {
+    source.expected_clock = 2e9;
+    source.clock = [this](double) { return Clock(); };
+    source.power_limited = [this, limit](double) { return Load() >= limit; };
+  }
+  double Load() const { return source.now - 1000; }
+  double Clock() const {
+    return 2e9 - 0.7e9 * std::clamp((Load() - 0.1) / 0.3, 0.0, 1.0);
+  }
+  FakeSource source;
+};
+
+TEST(Sampler, AtThePowerLimitWhatLastsCounts) {
+  FallingClock gpu;
+  const SampleSummary s = Summary(gpu.source, Waiting(gpu.source));
+  EXPECT_TRUE(s.power_limited);
+  EXPECT_FALSE(s.throttled);
+  EXPECT_EQ(s.dropped, 0);
+  EXPECT_DOUBLE_EQ(s.p10, 2e6 / 1.3e9);  // not one sample of before
+  EXPECT_DOUBLE_EQ(s.clock_hz, 1.3e9);
+  EXPECT_GT(s.wall_seconds, 1.5);
+  EXPECT_LT(s.wall_seconds, 1.6);
+}
+
+// Found after a second: what was kept until then was of another state.
+TEST(Sampler, APowerLimitThatIsMetLateStartsAnew) {
+  FallingClock gpu(1.5);
+  SamplerOptions options = Waiting(gpu.source);
+  options.clock_floor = 0.5;
+  options.min_time = 2;
+  const SampleSummary s = Summary(gpu.source, options);
+  EXPECT_TRUE(s.power_limited);
+  EXPECT_DOUBLE_EQ(s.p10, 2e6 / 1.3e9);
+  EXPECT_GT(s.wall_seconds, 3.5);
+}
+
+// Nor is it met where the clock stays up, and a short cap is a cap.
+TEST(Sampler, APowerLimitTakesNoLongerThanItMust) {
+  FakeSource high(Constant(1e-3));
+  high.expected_clock = 2e9;
+  high.clock = [](double) { return 1.96e9; };
+  high.power_limited = [](double) { return true; };
+  const SampleSummary s = Summary(high, Waiting(high));
+  EXPECT_FALSE(s.power_limited);
+  EXPECT_LT(s.wall_seconds, 0.3);
+
+  FallingClock gpu(0);
+  SamplerOptions options = Waiting(gpu.source);
+  options.max_time = 0.9;
+  const SampleSummary capped = Summary(gpu.source, options);
+  EXPECT_TRUE(capped.power_limited);
+  EXPECT_LT(capped.wall_seconds, 0.95);
+  EXPECT_GT(capped.samples, 300);
+
+  FakeSource third(Constant(0.3));
+  third.power_limited = [](double) { return true; };
+  EXPECT_GE(Summary(third, Waiting(third)).samples, 4);
+  FakeSource two_seconds(Constant(2));
+  two_seconds.power_limited = third.power_limited;
+  EXPECT_EQ(Summary(two_seconds, Waiting(two_seconds)).samples, 3);
 }
 
 TEST(Sampler, ErrorsArePassedOn) {

@@ -73,6 +73,48 @@ TEST_F(GpuThrottle, CountersGiveTheShareOfTime) {
             "power cap for 43 % of the time, heat for 10 % of the time");
 }
 
+TEST_F(GpuThrottle, ThePowerLimitIsMetWhileItsCounterGrows) {
+  const auto look = [this] {
+    now_ += 0.1;
+    watch_->Look();
+    return watch_->power_limited();
+  };
+  watch_->Start();
+  EXPECT_FALSE(watch_->power_limited());
+  *gpu_.power += 0.1;
+  EXPECT_TRUE(look());
+  EXPECT_FALSE(look());
+  *gpu_.power += 0.1;
+  watch_->Start();  // before this row
+  EXPECT_FALSE(look());
+  gpu_.reasons = absl::UnavailableError("no answer");
+  *gpu_.power += 0.1;
+  EXPECT_TRUE(look());
+  gpu_.power = absl::UnavailableError("not supported");
+  EXPECT_FALSE(look());
+  gpu_.reasons = kClocksPowerCap;
+  EXPECT_TRUE(look());
+  gpu_.reasons = kClocksHwThermal;
+  EXPECT_FALSE(look());
+}
+
+// Between the sampler and the device.
+TEST_F(GpuThrottle, ABatchSaysWhetherTheLimitWasMet) {
+  class Source final : public SampleSource {
+   public:
+    absl::StatusOr<SampleBatch> Take(int) override { return SampleBatch(); }
+    double Now() override { return 0; }
+  } source;
+  WatchedSource watched(source, watch_.get());
+  watch_->Start();
+  now_ += 0.1;
+  EXPECT_FALSE(watched.Take(1)->power_limited);
+  now_ += 0.1;
+  *gpu_.power += 0.1;
+  EXPECT_TRUE(watched.Take(1)->power_limited);
+  EXPECT_FALSE(WatchedSource(source, nullptr).Take(1)->power_limited);
+}
+
 TEST_F(GpuThrottle, LooksDoWhereNothingCounts) {
   gpu_.power = gpu_.thermal = absl::UnavailableError("not supported");
   const Slowdown slowdown = WatchASecond(

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 import made_up
-from peers import rows, sampling, zoo
+from peers import power, rows, sampling, zoo
 from peers.names import RowName, Shapes, read_rows
 from peers.problems import make_problem, sweep
 from seqmark_tools import validation
 
-TORCH_FREE = ("inputs", "names", "problems", "rows", "sampling", "tensors", "zoo")
+TORCH_FREE = ("inputs", "names", "power", "problems", "rows", "sampling", "tensors", "zoo")
 NEW_OPERATORS = (
     "activation",
     "attention_decode",
@@ -168,6 +169,57 @@ def test_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now, taken = 0.0, []
     sampling.warm_up(limits, lambda: take([1.0, 2.0] * 50, 0.01))  # never: four times that
     assert len(taken) == 20
+
+
+@pytest.mark.parametrize(
+    ("met", "wall"), [(0.0, 60), (0.1, 60), (0.3, 60), (0.9, 60), (0.0, 0.6), (9.0, 60)]
+)
+def test_samples_at_the_power_limit(
+    monkeypatch: pytest.MonkeyPatch, met: float, wall: float
+) -> None:
+    now = 0.0  # seconds of load
+    monkeypatch.setattr("peers.sampling.time.perf_counter", lambda: now)
+
+    def take() -> list[float]:  # the clock falls at 0.4 s
+        nonlocal now
+        now += 0.01
+        return [2.0 if now > 0.4 else 1.0]
+
+    limits = sampling.Limits(least_seconds=95, most_seconds=wall)
+    samples = sampling.sample(limits, take, lambda: now >= met)
+    if met > 1:  # never
+        assert samples[0] == 1.0
+        assert now < 1.5
+    elif wall < 1:  # a third of it, then what is left
+        assert samples[0] == 1.0
+        assert len(samples) in (40, 41)
+    else:
+        assert set(samples) == {2.0}
+        assert now == pytest.approx(max(met, 0.5) + 1, abs=0.03)
+
+
+def test_power_limit_by_the_drivers_counter(tmp_path: Path) -> None:
+    assert power.limit_of("GPU-0", str(tmp_path / "no-driver.so"))() is False
+    source = tmp_path / "nvml.c"
+    source.write_text("""
+#include <string.h>
+int calls;
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetHandleByUUID(const char* uuid, void** device) {
+  *device = (void*)0x100000000;
+  return strcmp(uuid, "GPU-0") != 0;
+}
+int nvmlDeviceGetViolationStatus(void* device, int policy, unsigned long long* time) {
+  ++calls;
+  time[1] = calls < 3 ? 5 : 9;  /* grows once, at the third */
+  return device != (void*)0x100000000 || policy != 0 || calls == 5;
+}
+""")
+    library = tmp_path / "nvml.so"
+    subprocess.run(["g++", "-xc", "-shared", "-fPIC", "-o", library, source], check=True)
+    assert power.limit_of("GPU-1", str(library))() is False
+    limited = power.limit_of("GPU-0", str(library))
+    assert [limited() for _ in range(5)] == [False, True, False, False, False]
 
 
 def test_torch_free_parts_import_no_torch() -> None:

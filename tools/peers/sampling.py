@@ -21,6 +21,9 @@ class Limits:
     warm_up_seconds: float = 0.05  # wall, at least; up to four times that
     most_seconds: float = 1.5  # wall
     fewest_samples: int = 3  # taken whatever the time
+    # At the power limit samples count from so many wall seconds on, for at least so many.
+    limited_warm_up_seconds: float = 0.5
+    limited_seconds: float = 1.0
 
 
 @dataclasses.dataclass
@@ -81,9 +84,7 @@ def noise(samples: list[float]) -> float:
 def warm_up(limits: Limits, take: Callable[[], list[float]]) -> None:
     """Takes samples for nothing until the device is as warm as it will be.
 
-    As WarmUp of fixtures/sampler.cc: a chip's clock falls within some 50 ms of
-    a load that its power limit does not allow for long, and what it does before
-    is faster than what it can keep up.
+    As WarmUp of fixtures/sampler.cc.
     """
     previous = math.inf
     start = time.perf_counter()
@@ -98,17 +99,37 @@ def warm_up(limits: Limits, take: Callable[[], list[float]]) -> None:
             return
 
 
-def sample(limits: Limits, take: Callable[[], list[float]]) -> list[float]:
-    """Samples, a few more by each `take`, until one of the limits is met."""
+def sample(
+    limits: Limits,
+    take: Callable[[], list[float]],
+    power_limited: Callable[[], bool] = lambda: False,
+) -> list[float]:
+    """Samples, a few more by each `take`, until one of the limits is met.
+
+    `power_limited` says whether the chip met its power limit since it was last
+    asked: what it did before, and as long as it seeks the clock that it can keep
+    up, is faster, and does not count.
+    """
     samples: list[float] = []
     start = time.perf_counter()
     look = limits.least_samples
+    keep_from: float | None = None
+    keep_until = 0.0
     while len(samples) < limits.most_samples:
-        samples += take()
+        begin = time.perf_counter() - start
+        taken = take()
+        if keep_from is None and power_limited():
+            keep_from = max(begin, min(limits.limited_warm_up_seconds, limits.most_seconds / 3))
+            keep_until = keep_from + limits.limited_seconds
+            samples, look = [], limits.least_samples
+        if keep_from is not None and begin < keep_from:
+            continue
+        samples += taken
         n = len(samples)
-        if n >= limits.fewest_samples and time.perf_counter() - start > limits.most_seconds:
+        elapsed = time.perf_counter() - start
+        if n >= limits.fewest_samples and elapsed > limits.most_seconds:
             break
-        if n >= look and sum(samples) >= limits.least_seconds:
+        if n >= look and sum(samples) >= limits.least_seconds and elapsed >= keep_until:
             if noise(samples) <= limits.noise:
                 break
             look = n + n // 5 + 1  # each look is a chance to stop by luck

@@ -19,6 +19,7 @@ from collections.abc import Callable
 
 import torch
 
+from peers import power
 from peers.sampling import Limits, Timing, sample, warm_up
 
 Call = Callable[[], object]
@@ -34,6 +35,7 @@ class CudaTimer:
     def __init__(self, limits: Limits, *, cold: bool = True) -> None:
         self._limits = limits
         device = torch.cuda.get_device_properties(torch.cuda.current_device())
+        self._power_limited = power.limit_of(f"GPU-{device.uuid}")
         # Rows that one block each sums: no second pass, no allocation.
         rows = 2 * device.L2_cache_size // 32768
         self._flush = torch.ones((rows, 8192), device="cuda") if cold else None
@@ -82,7 +84,8 @@ class CudaTimer:
         try:
             warm_up(self._limits, take)
             in_sample = 0
-            samples = sample(self._limits, take)
+            self._power_limited()  # before this row
+            samples = sample(self._limits, take, self._power_limited)
             timing = Timing(samples, host=host)
             timing.graph, timing.remark = graph_seconds(call, timing.median)
         finally:
@@ -161,6 +164,10 @@ class ModelTimer:
     def __init__(self, limits: Limits, device: str) -> None:
         self._limits = limits
         self._cuda = device == "cuda"
+        self._power_limited: Callable[[], bool] = lambda: False
+        if self._cuda:
+            properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+            self._power_limited = power.limit_of(f"GPU-{properties.uuid}")
 
     def time(self, call: Call, rewind: Call | None = None) -> Timing:
         """Samples of `call`, which is warm; of several and then `rewind`, if given."""
@@ -202,7 +209,8 @@ class ModelTimer:
                 rewind()
             return [seconds]
 
-        timing = Timing(sample(self._limits, take))
+        self._power_limited()  # before this row
+        timing = Timing(sample(self._limits, take, self._power_limited))
         if rewind is not None:
             timing.remark = f"{calls} token{'s' * (calls > 1)} a sample"
         if self._cuda:
