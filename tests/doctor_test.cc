@@ -90,6 +90,8 @@ TEST_F(DoctorTest, GpusToo) {
       {"DeviceGetPowerUsage=500000", "takes 500 W"},
       {"DeviceGetCurrentClocksThrottleReasons=0x8", "hardware slowdown"},
       {"DeviceGetComputeMode=2", "prohibited"},
+      {"DeviceGetApplicationsClock=1200 DeviceGetDefaultApplicationsClock=1500",
+       "set to 1200 MHz, below their default of 1500 MHz"},
   };
   const std::string quiet = answers_;
   for (const auto& trouble : troubles) {
@@ -99,6 +101,58 @@ TEST_F(DoctorTest, GpusToo) {
     EXPECT_THAT(outcome.out,
                 AllOf(HasSubstr("HURTS"), HasSubstr(trouble.what)));
   }
+}
+
+// What one should know, and what is not wrong.
+TEST_F(DoctorTest, NotesHurtNothing) {
+  const struct {
+    const char* file;
+    const char* text;
+    const char* what;
+    const char* mend;
+  } notes[] = {
+      {"/sys/devices/system/cpu/cpufreq/boost", "1", "turbo is on", "no_turbo"},
+      {"/sys/devices/system/cpu/intel_pstate/no_turbo", "0", "turbo is on",
+       "no_turbo"},
+      {"/sys/devices/system/node/node1/cpulist", "1", "2 NUMA nodes",
+       "numactl --cpunodebind=0"},
+      {"/sys/devices/system/cpu/smt/active", "1", "SMT is on", "smt/control"},
+      {"/proc/1/cgroup", "0::/docker/1", "inside a container (docker)", ""},
+      {"/proc/cpuinfo", "flags : fpu hypervisor", "a virtual machine", ""},
+  };
+  for (const auto& note : notes) {
+    SCOPED_TRACE(note.file);
+    std::filesystem::remove_all(root_.path());
+    PutQuietHost(root_);
+    root_.Put(note.file, note.text);
+    const Outcome outcome = Doctor();
+    EXPECT_EQ(outcome.status, 0) << outcome.out;
+    EXPECT_THAT(outcome.out,
+                AllOf(HasSubstr(absl::StrCat("note   host: ", note.what)),
+                      HasSubstr(note.mend), Not(HasSubstr("HURTS"))));
+  }
+  const struct {
+    const char* answers;
+    const char* what;
+  } gpu_notes[] = {
+      {"DeviceGetEccMode=0", "ECC is off"},
+      {"DeviceGetCurrPcieLinkWidth=8 DeviceGetMaxPcieLinkWidth=16",
+       "8 of 16 lanes"},
+      {"", "whether clocks are locked is not to be seen"},
+  };
+  for (const auto& note : gpu_notes) {
+    answers_ = note.answers;
+    const Outcome outcome = Doctor(SEQMARK_FAKE_NVML);
+    EXPECT_EQ(outcome.status, 0) << outcome.out;
+    EXPECT_THAT(outcome.out,
+                AllOf(HasSubstr("note   gpu 0 (Fake GPU): "),
+                      HasSubstr(note.what), Not(HasSubstr("HURTS"))));
+  }
+  answers_ =
+      "DeviceGetEccMode=1 DeviceGetCurrPcieLinkWidth=16 "
+      "DeviceGetMaxPcieLinkWidth=16";
+  EXPECT_THAT(Doctor(SEQMARK_FAKE_NVML).out,
+              AllOf(Not(HasSubstr("ECC")), Not(HasSubstr("lanes"))));
 }
 
 TEST_F(DoctorTest, ADriverThatDoesNotAnswerIsSaid) {

@@ -15,6 +15,7 @@
 
 #include "absl/base/config.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "tests/bench_program.h"
 
 namespace seqmark {
@@ -324,11 +325,24 @@ TEST_F(CacheFaultTest, ACorruptCacheIsMeasuredAnew) {
   ASSERT_EQ(CacheFiles().size(), 1u);
   const std::string path = CacheFiles().front();
   const std::string text = ReadFile(path);
-  std::ofstream(path) << text.substr(0, text.size() / 2);
-  ASSERT_EQ(Run(Command("a_fine"), "").status, 0);
-  EXPECT_THAT(ReadFile(Path("err")), AllOf(HasSubstr("anew"), HasSubstr(path)));
-  ReadValid();
-  EXPECT_TRUE(Json::accept(ReadFile(path)));
+  const auto with = [&text](const char* from, const char* to) {
+    return absl::StrReplaceAll(text, {{from, to}});
+  };
+  const std::string broken[] = {
+      text.substr(0, text.size() / 2), std::string(4096, '\0'),
+      with("\"schema\": ", "\"schema\": 9"),
+      with("bytes_per_second\": ", "bytes_per_second\": -"),
+      with("\"memory\": [", "\"memory\": [{}, ")};
+  for (const std::string& cache : broken) {
+    SCOPED_TRACE(cache.substr(0, 200));
+    ASSERT_NE(cache, text);
+    std::ofstream(path) << cache;
+    ASSERT_EQ(Run(Command("a_fine"), "").status, 0);
+    EXPECT_THAT(ReadFile(Path("err")),
+                AllOf(HasSubstr("anew"), HasSubstr(path)));
+    ReadValid();
+    EXPECT_TRUE(Json::accept(ReadFile(path)));
+  }
   ASSERT_EQ(Run(Command("a_fine"), "").status, 0);
   EXPECT_THAT(ReadFile(Path("err")), Not(HasSubstr("anew")));
 }
