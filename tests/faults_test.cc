@@ -152,6 +152,7 @@ TEST_F(FaultTest, AKilledParentLeavesItsRowsAndNoWorker) {
   kill(job.pid(), SIGKILL);
   EXPECT_EQ(job.Wait(), 128 + SIGKILL);
   EXPECT_GT(RowOf(ReadValid(), "a_fine").value("real_time", 0.0), 0);
+  EXPECT_FALSE(HasLitter());
   // Gone, or dead and not yet collected by who inherited it.
   EXPECT_TRUE(Within(20, [worker] {
     const std::string stat = ReadFile(absl::StrCat("/proc/", worker, "/stat"));

@@ -14,14 +14,34 @@ import numpy as np
 import pytest
 
 import made_up
-from seqmark_tools import validation
+from seqmark_tools import results, validation
 from seqmark_tools.__main__ import main
 from seqmark_tools.history.store import run_of
 from seqmark_tools.results import ResultError, read
-from seqmark_tools.trials import ab, collect, copies, kernels, noise
+from seqmark_tools.trials import ab, collect, copies, kernels, noise, outcome
 
 Json = dict[str, Any]
 PLANT = "rmsnorm/highway:cpu:1.03"
+
+
+def test_what_made_files_is_said_of_each_that_differs() -> None:
+    def made(number: int, **context: str) -> results.ResultFile:
+        own = {"date": f"2026-01-0{number}", "command_line": f"bench --benchmark_out={number}.json"}
+        return results.ResultFile(Path("x.json"), own | context, [])
+
+    one = outcome.facts([made(1, commit="a")])
+    assert one == {
+        "commit": "a",
+        "command_line": "bench --benchmark_out=1.json",
+        "date": "2026-01-01",
+    }
+    commits = [made(n, commit=c) for n, c in enumerate("abba", 1)]
+    assert outcome.facts(commits) == one | {"commit": "a; b", "date": "2026-01-01 to 2026-01-04"}
+    many = [made(n, command_line=f"bench {n} {n * 'x'}") for n in range(1, 8)]
+    last = "bench 4 xxxx; and 3 more"
+    assert outcome.facts(many)["command_line"].endswith(last)
+    long = outcome.facts([made(1, command_line="y" * 2000)])["command_line"]
+    assert long == "y" * 1000 + "... (2000 characters)"
 
 
 def processes(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,15 +38,31 @@ class Outcome:
 
 
 _LONGEST = 1000  # characters: a filter may name every row
+_MOST = 4  # values of which each is said
+_OUTPUT = re.compile(r" --benchmark_out(_format)?=\S+")  # what tells processes' commands apart
 
 
 def facts(files: Sequence[ResultFile]) -> dict[str, str]:
-    """Where and how the first of the files was made; what is long is cut."""
-    known = {key: str(files[0].context[key]) for key in _FACTS if key in files[0].context}
-    return {
-        key: text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
-        for key, text in known.items()
-    }
+    """Where and how the files were made: all that they say, but what is long is cut."""
+    known = {}
+    for key in _FACTS:
+        said: dict[str, str] = {}
+        for file in files:
+            if key in file.context:
+                text = str(file.context[key])
+                said.setdefault(_OUTPUT.sub("", text), text)
+        values = [_cut(text) for text in said.values()]
+        if key == "date" and len(values) > 1:
+            values = [f"{min(values)} to {max(values)}"]
+        if len(values) > _MOST:
+            values[_MOST:] = [f"and {len(values) - _MOST} more"]
+        if values:
+            known[key] = "; ".join(values)
+    return known
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
 def facts_table(known: dict[str, str]) -> Table:
