@@ -62,7 +62,7 @@ class GpuWatch final : public ThrottleWatch {
     const auto power = nvml_->PowerCapSeconds();
     power_limited_ = power.ok() ? Grown(last_power_, power) > 0
                                 : reasons.ok() && (*reasons & kClocksPowerCap);
-    last_power_ = power;
+    if (power.ok()) last_power_ = power;
     if (!reasons.ok()) return;
     ++looks_;
     seen_ |= *reasons & kClocksSlowdowns;

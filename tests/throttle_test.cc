@@ -90,8 +90,12 @@ TEST_F(GpuThrottle, ThePowerLimitIsMetWhileItsCounterGrows) {
   gpu_.reasons = absl::UnavailableError("no answer");
   *gpu_.power += 0.1;
   EXPECT_TRUE(look());
+  const double before = *gpu_.power;
   gpu_.power = absl::UnavailableError("not supported");
   EXPECT_FALSE(look());
+  gpu_.power = before + 0.1;  // what grew meanwhile is not lost
+  EXPECT_TRUE(look());
+  gpu_.power = absl::UnavailableError("not supported");
   gpu_.reasons = kClocksPowerCap;
   EXPECT_TRUE(look());
   gpu_.reasons = kClocksHwThermal;

@@ -24,19 +24,22 @@ def limit_of(uuid: str, library: str = "libnvidia-ml.so.1") -> Callable[[], bool
 
     Always False where NVML does not say.
     """
+    device = ctypes.c_void_p()
     try:
         nvml = ctypes.CDLL(library)
-    except OSError:
+        status = nvml.nvmlDeviceGetViolationStatus
+        if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(
+            uuid.encode(), ctypes.byref(device)
+        ):
+            return lambda: False
+    except (OSError, AttributeError):  # no driver, or one without these functions
         return lambda: False
-    device = ctypes.c_void_p()
 
     def counted() -> int | None:
         time = _ViolationTime()
-        failed = nvml.nvmlDeviceGetViolationStatus(device, _POWER, ctypes.byref(time))
+        failed = status(device, _POWER, ctypes.byref(time))
         return None if failed else int(time.violation_time)
 
-    if nvml.nvmlInit_v2() or nvml.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(device)):
-        return lambda: False
     last = counted()
 
     def limited() -> bool:

@@ -118,7 +118,8 @@ def sample(
     while len(samples) < limits.most_samples:
         begin = time.perf_counter() - start
         taken = take()
-        if keep_from is None and power_limited():
+        late = begin > limits.most_seconds * 2 / 3
+        if keep_from is None and power_limited() and not late:
             keep_from = max(begin, min(limits.limited_warm_up_seconds, limits.most_seconds / 3))
             keep_until = keep_from + limits.limited_seconds
             samples, look = [], limits.least_samples

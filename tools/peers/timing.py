@@ -82,9 +82,9 @@ class CudaTimer:
         gc.collect()
         gc.disable()
         try:
+            self._power_limited()  # before this row
             warm_up(self._limits, take)
             in_sample = 0
-            self._power_limited()  # before this row
             samples = sample(self._limits, take, self._power_limited)
             timing = Timing(samples, host=host)
             timing.graph, timing.remark = graph_seconds(call, timing.median)
