@@ -54,6 +54,10 @@ TEST_F(DoctorTest, EachTroubleHasItsMend) {
        "10 % of memory", "ps -eo"},
       {"/sys/devices/system/clocksource/clocksource0/current_clocksource",
        "hpet", "hpet", "clocksource=tsc"},
+      {"/sys/devices/system/clocksource/clocksource0/current_clocksource",
+       "acpi_pm", "acpi_pm", "clocksource=tsc"},
+      {"/sys/devices/system/clocksource/clocksource0/current_clocksource",
+       "jiffies", "jiffies", "clocksource=tsc"},
   };
   for (const Trouble& trouble : troubles) {
     PutQuietHost(root_);
