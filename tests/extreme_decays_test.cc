@@ -137,7 +137,7 @@ void ExpectPart(OpCall<Op>& call, const PartOf<typename Op::Problem>& part,
   std::vector<std::vector<double>> actual;
   Op::Visit(call.problem, call.args, [&](const TensorSpec& spec, Tensor& t) {
     const size_t i = actual.size();
-    actual.push_back((*ReadBoxes(t, {run.box(i)}, call.device)).front());
+    actual.push_back(*run.Read(t, i, call.device));
     if (!IsOutput(spec.role)) run.tensor(i) = actual[i];
   });
   run.Run();
@@ -146,8 +146,8 @@ void ExpectPart(OpCall<Op>& call, const PartOf<typename Op::Problem>& part,
     const size_t t = i++;
     if (!run.compared(t)) return;
     for (const OutputError& error : CompareParts(
-             spec.name,
-             {{run.box(t), std::move(actual[t]), run.tensor(t), tolerance}}))
+             spec.name, {{run.boxes(t).boxes.front(), std::move(actual[t]),
+                          run.tensor(t), tolerance}}))
       EXPECT_TRUE(error.ok) << error.message;
   });
 }

@@ -10,6 +10,7 @@ namespace seqmark {
 namespace {
 
 using testing::ElementsAre;
+using testing::ElementsAreArray;
 
 TEST(Parts, BeginInsideTheWhole) {
   for (int64_t all : {1, 7, 64, 131072})
@@ -46,6 +47,30 @@ TEST(Parts, PositionsAreTheEndsAndOthersBySeed) {
     EXPECT_GE(positions[i], (i - 1.0) / 30);
     EXPECT_LT(positions[i], 1);
   }
+}
+
+// As where a tensor packs several things along an axis.
+TEST(Parts, RangesOfAnAxisFollowEachOther) {
+  const auto device = MakeCpuDevice({.threads = 1});
+  std::vector<float> x(2 * 5 * 3);
+  std::iota(x.begin(), x.end(), 0);
+  const Tensor tensor(x.data(), DType::kF32, {2, 5, 3});
+  const auto read = [&](const Dims& part, const Slices& slices) {
+    const PartTensor boxes = PartTensorAt(tensor.dims, part, 0, slices);
+    return Join(boxes, *ReadBoxes(tensor, boxes.boxes, **device));
+  };
+  EXPECT_THAT(read({2, 3, 3}, {1, {{4, 1}, {0, 2}}}),
+              ElementsAre(12, 13, 14, 0, 1, 2, 3, 4, 5,  //
+                          27, 28, 29, 15, 16, 17, 18, 19, 20));
+  EXPECT_THAT(read({2, 5, 2}, {2, {{0, 1}, {2, 1}}}),
+              ElementsAre(0, 2, 3, 5, 6, 8, 9, 11, 12, 14,  //
+                          15, 17, 18, 20, 21, 23, 24, 26, 27, 29));
+  EXPECT_THAT(read({1, 5, 3}, {0, {{1, 1}}}),
+              ElementsAreArray(x.begin() + 15, x.end()));
+  EXPECT_TRUE(read({2, 5, 3}, {}).empty());
+  const PartTensor whole =
+      PartTensorAt(tensor.dims, {1, 5, 3}, 0.5, std::nullopt);
+  EXPECT_THAT(whole.boxes.front().begin, ElementsAre(1, 0, 0));
 }
 
 TEST(ReadBoxes, GivesTheElementsOfEachBox) {

@@ -23,6 +23,28 @@ Tensor Columns(const Tensor& t, int64_t first, int64_t parts, int64_t width) {
 
 }  // namespace
 
+std::optional<Slices> Mamba2Inner::PartSlices(const Problem& p,
+                                              const Problem& part,
+                                              absl::string_view tensor,
+                                              double at) {
+  if (part.channels() == p.channels()) return std::nullopt;
+  if (tensor == "squares") return Slices();
+  // The head and its row, as boxes of tensors that have both as axes.
+  const int64_t channel =
+      PartBegin(p.heads, 1, at) * p.head_dim + PartBegin(p.head_dim, 1, at);
+  const PartRange x = {channel, 1};
+  if (tensor == "z" || tensor == "y") return Slices{2, {x}};
+  if (tensor == "norm_weight") return Slices{0, {x}};
+  const int64_t group = p.d_inner() + PartBegin(p.groups, 1, at) * p.d_state;
+  const std::vector<PartRange> channels = {
+      x, {group, p.d_state}, {group + p.groups * p.d_state, p.d_state}};
+  if (tensor == "conv_weight" || tensor == "conv_bias")
+    return Slices{0, channels};
+  if (tensor == "xbc" || tensor == "conv_state" || tensor == "conv_state_out")
+    return Slices{2, channels};
+  return std::nullopt;
+}
+
 CausalConv1d::Problem Mamba2Inner::Convolution(const Problem& p) {
   CausalConv1d::Problem convolution;
   static_cast<ProblemAxes&>(convolution) = p;

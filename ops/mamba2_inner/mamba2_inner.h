@@ -26,14 +26,16 @@
 // the gate reads and writes y once more: 2.4 times as much. Flops are the
 // scan's, nearly all of them of matrices: see ops/ssd_scan.
 //
-// No box of xbc is a problem of its own, so there is no Part: of a long row,
-// --verify looks at the first tokens.
+// A part is a channel of x with its group's B and C. It has no squares, which
+// are of all of a head's channels: --verify does not look at them in long rows.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "absl/strings/string_view.h"
 #include "fixtures/op.h"
+#include "fixtures/parts.h"
 #include "ops/causal_conv1d/causal_conv1d.h"
 #include "ops/ssd_scan/ssd_scan.h"
 
@@ -124,6 +126,14 @@ struct Mamba2Inner {
           a.conv_state_out);
     visit(TensorSpec{"state_out", kOutput, kF32, states}, a.state_out);
   }
+
+  static Problem Part(const Problem& p, double) {
+    Problem part = p;
+    part.heads = part.groups = part.head_dim = 1;
+    return part;
+  }
+  static std::optional<Slices> PartSlices(const Problem& p, const Problem& part,
+                                          absl::string_view tensor, double at);
 
   // The operators it is made of, the second without the gate where a norm
   // follows that; and the second's tensors, of what the first gives.
