@@ -27,7 +27,8 @@
 // scan's, nearly all of them of matrices: see ops/ssd_scan.
 //
 // A part is a channel of x with its group's B and C. It has no squares, which
-// are of all of a head's channels: --verify does not look at them in long rows.
+// are of all of a head's channels: of a long row, --verify looks at those of
+// the first tokens.
 #pragma once
 
 #include <optional>

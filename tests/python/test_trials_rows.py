@@ -132,7 +132,7 @@ def test_granules_of_a_row_without_allocations() -> None:
         ("verified: 4 parts, 0.2 % of the outputs; throttled: power cap", "parts"),
         ("verified: 1 parts", "parts"),
         ("verified: first 64 tokens, 6.2 % of the outputs", "first tokens"),
-        ("verified: first 32768 tokens of 4 parts, 0.05 % of the outputs", "parts"),
+        ("verified: first 32768 tokens of 4 parts, 0.05 % of the outputs", "first tokens"),
         ("verified: logits are finite, not against a reference", "finite"),
         ("not verified: its reference takes 1e12 operations", "not"),
         ("throttled: power cap", "not"),

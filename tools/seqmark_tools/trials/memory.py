@@ -42,10 +42,8 @@ class Memory:
 
     @property
     def far(self) -> bool:
-        """More than a granule that lending in granules does not explain."""
-        if self.unexplained is None:
-            return self.granules > 1
-        return abs(self.unexplained) > self.granule
+        """More than a granule an allocation off, or one that lending in them does not explain."""
+        return self.granules > 1 or abs(self.unexplained or 0.0) > self.granule
 
 
 def granule_of(file: ResultFile) -> int:
@@ -127,7 +125,7 @@ def _blocks(
         "Not explained: what is more than the row's allocations take as each shares granules "
         "with those of its own size only, or less than the large ones rounded up and the small "
         "ones as they are. Wanted is at most one granule, for what lies in a shared one besides, "
-        "or had room there before; in files without that, at most one for each allocation. Within "
+        "or had room there before, and a difference of at most one for each allocation. Within "
         "one: rows whose difference is at most one granule in all. Peak: rows whose peak_memory "
         "is not what they count then, as a plan has given memory back."
     )

@@ -19,8 +19,8 @@ HOWS: tuple[How, ...] = ("whole", "parts", "first tokens", "finite", "not")
 # bench/verify.cc and the fixtures say it so, in a row's label.
 _LABELS: tuple[tuple[str, How], ...] = (
     (r"verified: whole", "whole"),
-    (r"verified: (first [0-9]+ tokens of )?[0-9]+ parts?(,.*)?", "parts"),
-    (r"verified: first [0-9]+ tokens(,.*)?", "first tokens"),
+    (r"verified: [0-9]+ parts?(,.*)?", "parts"),
+    (r"verified: first [0-9]+ tokens( of [0-9]+ parts)?(,.*)?", "first tokens"),
     (r"verified: logits are finite, .*", "finite"),
 )
 
