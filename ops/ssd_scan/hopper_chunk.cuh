@@ -19,6 +19,9 @@ struct HopperParams {
   // Whether states[s] is already what piece s starts from, or yet what it
   // adds.
   bool passed;
+  // C B^T made beforehand (hopper_products.cuh), or null: each CTA makes it.
+  float4* products;
+  int state_blocks, product_blocks;  // of HopperStates, in this order
 };
 template <class T>
 struct GatedHopperParams : HopperParams<T> {

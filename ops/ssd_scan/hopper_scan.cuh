@@ -231,7 +231,10 @@ __global__ void __launch_bounds__(Tile::kScanThreads, 1)
     });
   } else if (place.warp >= 8) {
     hopper::GiveRegisters<kScoreRegisters>();
-    MakeScores(p, place, end - first, shared);
+    if (hp.products != nullptr)
+      MakeScores<true>(hp, place, first, end, shared);
+    else
+      MakeScores<false>(hp, place, first, end, shared);
   } else {
     hopper::TakeRegisters<kStateRegisters>();
     HopperState<Tile> state;

@@ -4,7 +4,8 @@
 // chunk ahead of those that own the state.
 #pragma once
 
-#include "ops/ssd_scan/hopper_chunk.cuh"
+#include "fixtures/dependent_launch_cuda.h"
+#include "ops/ssd_scan/hopper_products.cuh"
 
 namespace seqmark::ssd {
 
@@ -124,13 +125,36 @@ __device__ __forceinline__ void WriteScores(
   }
 }
 
-// The score warpgroup: warps 8 to 11.
-template <class Tile, class T = typename Tile::Element>
-__device__ __forceinline__ void MakeScores(const Params<T>& p,
+// The score warpgroup: warps 8 to 11. kGiven: C B^T was made beforehand.
+template <bool kGiven, class Tile, class T = typename Tile::Element>
+__device__ __forceinline__ void MakeScores(const HopperParams<T>& hp,
                                            const HopperPlace<Tile>& place,
-                                           int chunks,
+                                           int first, int end,
                                            HopperScanShared<Tile>& shared) {
+  const Params<T>& p = hp.p;
   const int warp = place.warp - 8;
+  float cb[8][4] = {};
+  // Loads asked for before a barrier would be waited for with it, and before a
+  // fence by it.
+  const float4* given = nullptr;
+  const auto fetch = [&] {
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      if (k / 2 > warp) break;
+      const float4 v = __ldcg(&given[32 * k]);
+      cb[k][0] = v.x, cb[k][1] = v.y, cb[k][2] = v.z, cb[k][3] = v.w;
+    }
+    given += kProductQuads;
+  };
+  if constexpr (kGiven) {
+    const int64_t chunks = (p.seqlen + kChunk - 1) / kChunk;
+    given = LaneProducts(
+        hp,
+        (static_cast<int64_t>(place.batch) * p.groups + place.group) * chunks +
+            first,
+        warp, place.lane);
+    WaitForPrevious();
+  }
   // Blocks above the diagonal are zeros for ever.
   for (int i = threadIdx.x % 128;
        i < static_cast<int>(sizeof(shared.scores)) / 16; i += 128)
@@ -144,27 +168,23 @@ __device__ __forceinline__ void MakeScores(const Params<T>& p,
         p.D != nullptr && h < place.heads ? p.D[place.first_head + h] : 0;
     skip[h] = {over == 0 ? d : 0.0f, over == 1 ? d : 0.0f};
   }
-  float cb[8][4] = {};
   hopper::Ring<Tile::kStages> ring;
   hopper::Ring<2> buffer;
-  for (int turn = 0; turn < chunks; ++turn) {
+  for (int chunk = first; chunk < end; ++chunk) {
     const int stage = ring.stage;
     hopper::Wait(shared.full[stage], ring.parity);
-    constexpr int kInputBytes = Tile::kInputTiles * Tile::kTileBytes;
-    const auto b = hopper::ByColumns(shared.B).On(stage * kInputBytes);
-    const auto c = hopper::ByColumns(shared.C).On(stage * kInputBytes);
-    hopper::Hold(cb);
-    hopper::BeginProducts();
-#pragma unroll
-    for (int k = 0; k < Tile::kN / 16; ++k) {
-      const uint32_t at = k / 4 * Tile::kTileBytes + k % 4 * 32;
-      hopper::Product<false>(cb, c.At(at), b.At(at), k > 0, T());
-    }
-    hopper::CommitProducts();
+    if constexpr (kGiven)
+      fetch();
+    else
+      BeginGroupProducts<Tile>(
+          hopper::ByColumns(shared.B).On(stage * sizeof(shared.B[0])),
+          hopper::ByColumns(shared.C).On(stage * sizeof(shared.C[0])), cb);
     const ScoreDecays<Tile> made(shared.decays[stage], place.lane, warp);
     hopper::Wait(shared.free[buffer.stage], buffer.parity ^ 1);
-    hopper::WaitProducts<0>();
-    hopper::Hold(cb);
+    if constexpr (!kGiven) {
+      hopper::WaitProducts<0>();
+      hopper::Hold(cb);
+    }
     WriteScores<Tile>(shared.decays[stage], made, skip, cb, place.lane, warp,
                       shared.scores[buffer.stage]);
     hopper::FenceForProducts();

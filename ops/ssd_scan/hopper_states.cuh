@@ -5,7 +5,7 @@
 #pragma once
 
 #include "fixtures/dependent_launch_cuda.h"
-#include "ops/ssd_scan/hopper_chunk.cuh"
+#include "ops/ssd_scan/hopper_products.cuh"
 
 namespace seqmark::ssd {
 
@@ -19,6 +19,12 @@ __global__ void __launch_bounds__(Tile::kStateThreads, 1)
   constexpr int kStages = Tile::kStateStages;
   Shared& shared = HopperShared<Shared>();
   const Params<T>& p = hp.p;
+  if (static_cast<int>(blockIdx.x) >= hp.state_blocks) {
+    if constexpr (Tile::kGated) WaitForPrevious();
+    LetNextStart();
+    MakeGroupProducts<Tile>(hp, blockIdx.x - hp.state_blocks, shared);
+    return;
+  }
   const HopperPlace<Tile> place(p, p.state_count() - 1);
   const int2 piece = p.PieceChunks(place.segment);
   const int first = piece.x, end = piece.y;

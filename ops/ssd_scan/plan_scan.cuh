@@ -267,6 +267,38 @@ absl::StatusOr<CUtensorMap> MapGroups(const SsdScan::Problem& p,
                           std::array<uint32_t, 4>{64, 1, kChunk, 1});
 }
 
+// Whether C B^T is made once for a group, not by each of its CTAs: reading B
+// and C for it once more has to take less than so many save.
+inline bool SharesProducts(int64_t ctas_of_group, int64_t chunks,
+                           int64_t segments) {
+  if (ctas_of_group < (chunks < 128 ? 24 : 12)) return false;
+  // A launch that makes nothing else takes some microseconds.
+  return segments > 1 || chunks >= 48;
+}
+
+// Gives the products memory; null where they are not shared.
+template <class Tile>
+absl::StatusOr<std::shared_ptr<Buffer>> PlanProducts(
+    const SsdScan::Problem& p, Device& device, HopperParamsOf<Tile>& params) {
+  const int64_t chunks = CeilDiv(p.seqlen, kChunk);
+  params.products = nullptr;
+  params.product_blocks = 0;
+  if (!SharesProducts(CeilDiv(p.heads_per_group(), Tile::kHeads), chunks,
+                      params.p.segments))
+    return nullptr;
+  const int64_t products = p.batch * p.groups * chunks;
+  const int64_t ctas = CeilDiv(products, kProductChunks<Tile>);
+  if (products + params.state_blocks > std::numeric_limits<int>::max())
+    return absl::UnimplementedError("more blocks than a grid has");
+  auto buffer = device.Allocate(products * kProductQuads * sizeof(float4),
+                                MemoryClass::kWorkspace);
+  if (!buffer.ok()) return buffer.status();
+  auto memory = std::make_shared<Buffer>(*std::move(buffer));
+  params.products = static_cast<float4*>(memory->data());
+  params.product_blocks = static_cast<int>(ctas);
+  return memory;
+}
+
 template <class Plain, class Way>
 absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
                                   const SsdScan::Args& a, Device& device,
@@ -302,34 +334,35 @@ absl::StatusOr<Launch> PlanHopper(const SsdScan::Problem& p,
   params.B = *B;
   params.C = *C;
   if (absl::Status s = way.template SetHopper<Tile>(params); !s.ok()) return s;
-  return [params, units, workspace = *workspace](Stream s) -> absl::Status {
+  params.state_blocks = static_cast<int>(units * (params.p.state_count() - 1));
+  auto products = PlanProducts<Tile>(p, device, params);
+  if (!products.ok()) return products.status();
+  return [params, units, workspace = *workspace,
+          products = *products](Stream s) -> absl::Status {
     const cudaStream_t stream = AsCudaStream(s);
-    const auto blocks = [&](int parts) {
-      return dim3(static_cast<unsigned>(units * parts));
-    };
-    const int segments = params.p.segments, pieces = params.p.state_count() - 1;
-    if (segments > 1) {
-      const auto launch_states = [&]() -> absl::Status {
-        if constexpr (Tile::kGated)
-          return LaunchDependent(&HopperStates<Tile>, blocks(pieces),
-                                 dim3(Tile::kStateThreads), kStatesBytes,
-                                 stream, "HopperStates", params);
-        HopperStates<Tile>
-            <<<blocks(pieces), Tile::kStateThreads, kStatesBytes, stream>>>(
-                params);
-        return LaunchStatus("HopperStates");
-      };
-      if (absl::Status e = launch_states(); !e.ok()) return e;
-      if (params.passed)
-        if (absl::Status e = LaunchPassStates(params.p, stream); !e.ok())
-          return e;
-      return LaunchDependent(&HopperScan<Tile>, blocks(segments),
-                             dim3(Tile::kScanThreads), kScanBytes, stream,
-                             "HopperScan", params);
+    const dim3 scan_blocks(static_cast<unsigned>(units * params.p.segments));
+    const dim3 blocks(params.state_blocks + params.product_blocks);
+    if (blocks.x == 0) {
+      HopperScan<Tile>
+          <<<scan_blocks, Tile::kScanThreads, kScanBytes, stream>>>(params);
+      return LaunchStatus("HopperScan");
     }
-    HopperScan<Tile>
-        <<<blocks(1), Tile::kScanThreads, kScanBytes, stream>>>(params);
-    return LaunchStatus("HopperScan");
+    const auto launch_states = [&]() -> absl::Status {
+      if constexpr (Tile::kGated)
+        return LaunchDependent(&HopperStates<Tile>, blocks,
+                               dim3(Tile::kStateThreads), kStatesBytes, stream,
+                               "HopperStates", params);
+      HopperStates<Tile>
+          <<<blocks, Tile::kStateThreads, kStatesBytes, stream>>>(params);
+      return LaunchStatus("HopperStates");
+    };
+    if (absl::Status e = launch_states(); !e.ok()) return e;
+    if (params.passed)
+      if (absl::Status e = LaunchPassStates(params.p, stream); !e.ok())
+        return e;
+    return LaunchDependent(&HopperScan<Tile>, scan_blocks,
+                           dim3(Tile::kScanThreads), kScanBytes, stream,
+                           "HopperScan", params);
   };
 }
 
