@@ -33,6 +33,12 @@ TEST(TrialRows, AnUnknownNameIsNotFound) {
   EXPECT_THAT(std::string(rows.status().message()), HasSubstr("nobody"));
 }
 
+TEST(TrialRows, NoRowAtAllIsSaid) {
+  std::istringstream nothing("\n");
+  const auto rows = ReadRows(nothing);
+  EXPECT_TRUE(absl::IsNotFound(rows.status())) << rows.status();
+}
+
 TEST(TrialRows, AKnownKernelStandsBeforeEachRow) {
   EXPECT_THAT(WithKnownKernels({"a/b", "c/d"}),
               ElementsAre("known_kernel:1", "a/b", "known_kernel:2", "c/d"));

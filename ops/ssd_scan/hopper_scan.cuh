@@ -7,9 +7,10 @@
 // registers, for all d_state columns and all tokens of y^T. The state, rounded,
 // and x^T, scaled, are multiplied from the left, in registers; C and B from the
 // right, in shared memory, where both x^T and the scores are for their product.
-// A third warpgroup makes the scores one chunk ahead, C B^T once for all heads
-// of the CTA. Warps of a fourth make the decays, further ahead, and one of them
-// starts the bulk copies. A gated tile (ops/mamba2_inner) has a loop of its own
+// A third warpgroup makes the scores one chunk ahead, from C B^T made before
+// for all heads of a group (hopper_products.cuh), or by itself for the CTA's.
+// Warps of a fourth make the decays, further ahead, and one of them starts the
+// bulk copies. A gated tile (ops/mamba2_inner) has a loop of its own
 // (hopper_gate.cuh): what a gate takes leaves other registers and other time.
 #pragma once
 

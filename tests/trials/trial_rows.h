@@ -17,7 +17,7 @@
 
 namespace seqmark {
 
-// NotFound for a name that is no row.
+// NotFound for a name that is no row, and where there is none at all.
 inline absl::StatusOr<std::vector<std::unique_ptr<Row>>> ReadRows(
     std::istream& in) {
   std::vector<std::string> names;
@@ -26,6 +26,8 @@ inline absl::StatusOr<std::vector<std::unique_ptr<Row>>> ReadRows(
     line = line.substr(0, line.find("/iterations:"));
     if (!line.empty()) names.push_back(line);
   }
+  if (names.empty())
+    return absl::NotFoundError("no row on standard input: nothing to run");
   std::map<std::string, std::unique_ptr<Row>> known;
   for (auto& row : MakeRows(RowSet::kSweep, {})) {
     std::string name = row->name().ToString();
