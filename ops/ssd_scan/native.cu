@@ -10,7 +10,8 @@
 // the last adds to the state, PassStates what each starts from, SegmentScan
 // (scan.cuh) the outputs, its state in registers from chunk to chunk. Only one
 // state a segment goes through memory, where the usual five kernels write and
-// read one a chunk and C B^T besides.
+// read one a chunk and C B^T besides. On sm_90a C B^T does too, once for a
+// group of many heads (hopper_products.cuh).
 //
 // A token, per head with head_dim P = 64 and d_state N = 128, two heads a CTA:
 //   bytes: x and y, 256, and B and C once in 40 heads or so from HBM, 512 / 80;
