@@ -254,12 +254,17 @@ TEST(Sampler, OfAFallingClockWhatLastsCounts) {
   EXPECT_LT(s.wall_seconds, 1.6);
 }
 
+// Of a clock that falls after so many seconds, sampled for so many and more.
+SampleSummary OfALateFall(double fall, double min_time) {
+  FallingClock gpu(fall);
+  SamplerOptions options = Waiting(gpu.source);
+  options.min_time = min_time;
+  return Summary(gpu.source, options);
+}
+
 // What was kept until then was of another state.
 TEST(Sampler, AClockThatFallsLateStartsAnew) {
-  FallingClock gpu(1);
-  SamplerOptions options = Waiting(gpu.source);
-  options.min_time = 1.5;
-  const SampleSummary s = Summary(gpu.source, options);
+  const SampleSummary s = OfALateFall(1, 1.5);
   EXPECT_TRUE(s.low_clock);
   EXPECT_GT(s.p10, 1.01e-3);
   EXPECT_DOUBLE_EQ(s.median, 2e6 / 1.3e9);
@@ -316,10 +321,7 @@ TEST(Sampler, ASlightlyLowClockIsWatchedForHalfASecond) {
 
 // Met with a third of the time left, or less: what was kept is what there is.
 TEST(Sampler, AClockThatFallsTooLateChangesNothing) {
-  FallingClock gpu(4);
-  SamplerOptions options = Waiting(gpu.source);
-  options.min_time = 4.5;
-  const SampleSummary s = Summary(gpu.source, options);
+  const SampleSummary s = OfALateFall(4, 4.5);
   EXPECT_TRUE(s.low_clock);
   EXPECT_GT(s.samples, 3000);
   EXPECT_LT(s.wall_seconds, 5.1);

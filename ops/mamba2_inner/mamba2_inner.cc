@@ -225,9 +225,10 @@ std::vector<Mamba2Inner::Problem> Mamba2Inner::TestProblems() {
   add(1, 200, 16, 64, 8, 128, 4, kAll);
   // More chunks than CTAs fit on a GPU at once: several in a segment.
   add(4, 641, 16, 64, 2, 16, 4, kAll);
-  // So many heads a group that its C B^T is made once for them all.
-  add(2, 333, 94, 64, 2, 16, 4, kAll);
-  add(1, 1030, 48, 64, 1, 40, 4, kGate);
+  // So many heads a group and so many tokens that its C B^T is made once for
+  // them all, on 132 multiprocessors.
+  add(1, 970, 94, 64, 2, 16, 4, kAll);
+  add(2, 1000, 47, 64, 1, 16, 4, kGate);
   // Every option alone; all groups, head_dims and d_states of models with each
   // other.
   add(1, 1000, 2, 64, 1, 16, 4, kZ);

@@ -126,10 +126,11 @@ std::vector<SsdScan::Problem> SsdScan::TestProblems() {
   add(4, 641, 16, 64, 2, 16, kAll);
   // So many heads that segments are few, and what they add is made in pieces.
   add(1, 1100, 128, 64, 8, 16, kAll);
-  // So many heads a group that its C B^T is made once for them all.
-  add(2, 333, 94, 64, 2, 16, kAll);
-  add(1, 200, 24, 128, 1, 128, kPlain);
-  add(1, 1090, 48, 64, 1, 40, kNone);
+  // So many heads a group and so many tokens that its C B^T is made once for
+  // them all, on 132 multiprocessors.
+  add(1, 970, 94, 64, 2, 16, kAll);
+  add(1, 580, 24, 128, 1, 72, kPlain);
+  add(2, 1000, 47, 64, 1, 16, kNone);
   // Every option alone, in tiles and where no tile fits; all groups, head_dims
   // and d_states of models with each other.
   add(1, 1000, 2, 64, 1, 16, kD);
