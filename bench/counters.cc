@@ -62,7 +62,6 @@ absl::StatusOr<std::map<std::string, double>> MakeCounters(
   if (m.driver_memory) {
     set("driver_memory", m.driver_memory->gone);
     set("driver_memory_difference", m.driver_memory->difference());
-    set("driver_memory_unexplained", m.driver_memory->unexplained());
     set("allocations", static_cast<double>(m.driver_memory->allocations));
   }
   set("plan_seconds", m.plan_seconds);

@@ -180,7 +180,7 @@ absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
   auto sizes = model.MeasureChoices(choice, scratch);
   if (!sizes.ok()) return sizes.status();
   const auto& [logits, activations] = *sizes;
-  return ModelMemory{
+  ModelMemory memory{
       .weights = model.weights_.bytes(),
       .kv_state = model.state_.kv_bytes,
       .ssm_state = model.state_.ssm_bytes,
@@ -188,6 +188,11 @@ absl::StatusOr<ModelMemory> Model::Measure(const ModelConfig& config,
       .activations = activations.bytes(),
       .workspace = scratch.workspace_bytes() + scratch.packed_bytes(),
       .packed = scratch.packed_bytes()};
+  // All but what is packed is one allocation: what a driver rounds it up by is
+  // room that a plan may use.
+  const size_t together = memory.total() - memory.packed;
+  memory.workspace += device.TakenBytes(together) - together;
+  return memory;
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Make(const ModelConfig& config,

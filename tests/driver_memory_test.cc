@@ -9,7 +9,10 @@
 
 #include <cstdlib>
 #include <functional>
+#include <initializer_list>
+#include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -118,48 +121,41 @@ class DriverMemoryTest : public testing::Test {
   GranularDevice device_{*cpu_};
 };
 
-TEST_F(DriverMemoryTest, ARowIsWhatItCountsRoundedUp) {
+TEST_F(DriverMemoryTest, ARowIsWhatItCounts) {
   const auto checked = Check(FakeRow());
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->memory.gone, 4 * kGranule);
-  EXPECT_EQ(checked->memory.counted, 10100);
-  EXPECT_EQ(checked->memory.difference(), 4 * kGranule - 10100.0);
-  EXPECT_EQ(checked->memory.least, 3 * kGranule + 100.0);
-  EXPECT_EQ(checked->memory.most, 3 * kGranule + kGranule / 40.0);
+  EXPECT_EQ(checked->memory.counted, 3 * kGranule + 100);
   // This driver does not put the small one next to others.
-  EXPECT_DOUBLE_EQ(checked->memory.unexplained(), kGranule - kGranule / 40.0);
+  EXPECT_EQ(checked->memory.difference(), kGranule - 100.0);
   EXPECT_EQ(checked->memory.allocations, 2);
-  EXPECT_EQ(device_.memory().live, 10100u);  // one instance is left
+  EXPECT_EQ(device_.memory().live, 3 * kGranule + 100);  // one instance is left
 }
 
-TEST_F(DriverMemoryTest, SmallAllocationsShareGranules) {
-  const struct {
-    size_t bytes;
-    double least, most;
-  } cases[] = {{1, 1, 1},          {100, 100, kGranule / 40.0},
-               {1500, 1500, 2048}, {2048, 2048, 2048},
-               {2049, 2049, 4096}, {4095, 4095, 4096},
-               {4096, 4096, 4096}, {4097, 8192, 8192}};
-  double least = 0, most = 0;
-  std::vector<Buffer> buffers;
-  for (const auto& one : cases) {
-    SCOPED_TRACE(one.bytes);
-    buffers.push_back(*device_.Allocate(one.bytes));
-    EXPECT_EQ(device_.lent_bytes().least, least += one.least);
-    EXPECT_EQ(device_.lent_bytes().most, most += one.most);
+TEST_F(DriverMemoryTest, LargeAllocationsTakeWholeGranules) {
+  constexpr size_t kMost = std::numeric_limits<size_t>::max();
+  for (const auto& [bytes, taken] :
+       std::initializer_list<std::pair<size_t, size_t>>{
+           {0, 0},
+           {1, 1},
+           {4095, 4095},
+           {4096, 4096},
+           {4097, 8192},
+           {8192, 8192},
+           {kMost - kGranule, kMost - kGranule + 1},
+           {kMost, kMost}}) {
+    EXPECT_EQ(device_.TakenBytes(bytes), taken) << bytes;
+    EXPECT_EQ(cpu_->TakenBytes(bytes), bytes);
   }
-  buffers.clear();
-  EXPECT_EQ(device_.lent_bytes().most, 0);
-}
-
-TEST(DriverMemory, WhatLiesBetweenIsExplained) {
-  const auto unexplained = [](double gone) {
-    return DriverMemory{.gone = gone, .least = 100, .most = 200}.unexplained();
-  };
-  EXPECT_EQ(unexplained(90), -10);
-  EXPECT_EQ(unexplained(100), 0);
-  EXPECT_EQ(unexplained(200), 0);
-  EXPECT_EQ(unexplained(230), 30);
+  device_.SetMemoryLimit(3 * kGranule);
+  std::optional<Buffer> large = *device_.Allocate(kGranule + 1);
+  EXPECT_EQ(device_.memory().live, 2 * kGranule);
+  EXPECT_TRUE(
+      absl::IsResourceExhausted(device_.Allocate(kGranule + 1).status()));
+  EXPECT_TRUE(device_.Allocate(kGranule).ok());
+  large.reset();
+  EXPECT_EQ(device_.memory().live, 0u);
+  EXPECT_EQ(device_.memory().peak, 3 * kGranule);
 }
 
 // By a plan, or by the first launch of all.
@@ -189,10 +185,10 @@ TEST_F(DriverMemoryTest, OneInstanceIsThereAtATime) {
 
 TEST_F(DriverMemoryTest, WhatIsTakenEachTimeIsAnError) {
   for (const bool by_launch : {false, true}) {
-    // A granule is the bound: the small tensor's, which is alone in its own,
-    // leaves 4096 / 40 bytes of it.
+    // A granule is the bound, of which the small tensor, alone in its own,
+    // leaves 100 bytes.
     for (const auto& [bytes, ok] :
-         {std::pair<size_t, bool>{102, true}, {103, false}}) {
+         {std::pair<size_t, bool>{100, true}, {101, false}}) {
       FakeRow row;
       (by_launch ? row.launch : row.plan) = [bytes = bytes](
                                                 int, GranularDevice& device) {
@@ -203,10 +199,27 @@ TEST_F(DriverMemoryTest, WhatIsTakenEachTimeIsAnError) {
         EXPECT_TRUE(Check(row).ok());
       else
         ExpectError(row,
-                    "the driver lends 16487 bytes (--verify_memory) and the "
-                    "row counts 10100 in 2 allocations, 12388 to 12390 as lent "
-                    "in granules: +4097, more than a granule of 4096");
+                    "the driver lends 16485 bytes (--verify_memory) and the "
+                    "row counts 12388 in 2 allocations: +4097, more than a "
+                    "granule of 4096");
     }
+  }
+}
+
+// However many allocations are rounded up, it is in what is counted.
+TEST_F(DriverMemoryTest, OneGranuleIsTheBoundOfManyAllocations) {
+  for (const auto& [bytes, ok] :
+       {std::pair<size_t, bool>{kGranule, true}, {kGranule + 1, false}}) {
+    FakeRow row;
+    row.tensors = {4096, 4097, 5000, 8191, 8193};
+    row.launch = [bytes = bytes](int, GranularDevice& device) {
+      device.Lose(bytes);
+      return absl::OkStatus();
+    };
+    if (ok)
+      EXPECT_TRUE(Check(row).ok());
+    else
+      ExpectError(row, "in 5 allocations: +4097, more than a granule of 4096");
   }
 }
 
@@ -218,24 +231,6 @@ TEST_F(DriverMemoryTest, LessThanIsCountedIsAnErrorToo) {
     return absl::OkStatus();
   };
   ExpectError(row, "-11004, more than a granule of 4096");
-}
-
-// A tensor that is rounded up by nearly a granule: two bytes more are one of
-// rounding too many, where a granule would not be explained.
-TEST_F(DriverMemoryTest, AGranuleForEachAllocationIsTheBoundToo) {
-  for (const auto& [bytes, ok] :
-       {std::pair<size_t, bool>{1, true}, {2, false}}) {
-    FakeRow row;
-    row.tensors = {4097};
-    row.launch = [bytes = bytes](int, GranularDevice& device) {
-      device.Lose(bytes);
-      return absl::OkStatus();
-    };
-    if (ok)
-      EXPECT_TRUE(Check(row).ok());
-    else
-      ExpectError(row, "or +4097 in all, more than one for each");
-  }
 }
 
 TEST_F(DriverMemoryTest, ALaunchThatAllocatesIsAnError) {
@@ -265,20 +260,16 @@ TEST_F(DriverMemoryTest, CountersAreThereWhenChecked) {
   measurement.samples.median = 1e-3;
   const auto absent = MakeCounters(FakeRow(), measurement, Ceilings());
   ASSERT_TRUE(absent.ok()) << absent.status();
-  for (const char* name : {"driver_memory", "driver_memory_difference",
-                           "driver_memory_unexplained", "allocations"})
+  for (const char* name :
+       {"driver_memory", "driver_memory_difference", "allocations"})
     EXPECT_FALSE(absent->contains(name)) << name;
 
-  measurement.driver_memory = DriverMemory{.gone = 4096,
-                                           .counted = 5000,
-                                           .least = 6000,
-                                           .most = 7000,
-                                           .allocations = 3};
+  measurement.driver_memory =
+      DriverMemory{.gone = 4096, .counted = 5000, .allocations = 3};
   const auto counters = MakeCounters(FakeRow(), measurement, Ceilings());
   ASSERT_TRUE(counters.ok()) << counters.status();
   EXPECT_EQ(counters->at("driver_memory"), 4096);
   EXPECT_EQ(counters->at("driver_memory_difference"), -904);
-  EXPECT_EQ(counters->at("driver_memory_unexplained"), -1904);
   EXPECT_EQ(counters->at("allocations"), 3);
 }
 

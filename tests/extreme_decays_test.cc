@@ -146,7 +146,7 @@ void ExpectPart(OpCall<Op>& call, const PartOf<typename Op::Problem>& part,
     const size_t t = i++;
     if (!run.compared(t)) return;
     for (const OutputError& error : CompareParts(
-             spec.name, {{run.boxes(t).boxes.front(), std::move(actual[t]),
+             spec.name, {{run.of(t).boxes.front(), std::move(actual[t]),
                           run.tensor(t), tolerance}}))
       EXPECT_TRUE(error.ok) << error.message;
   });

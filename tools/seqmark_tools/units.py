@@ -35,7 +35,6 @@ _UNITS = {
     "peak_memory": "B",
     "driver_memory": "B",
     "driver_memory_difference": "B",
-    "driver_memory_unexplained": "B",
     "energy": "J",
     "energy_per_token": "J",
     "power": "W",

@@ -41,7 +41,7 @@ _TABLE: tuple[tuple[str, Direction, Kind], ...] = (
     (r"sol|tokens_per_second|bytes_per_second|flops_per_second", "higher", "time"),
     (r"items_per_second", "higher", "measured"),  # other programs'
     (r"peak_memory|memory_\w+", "lower", "counted"),
-    (r"driver_memory|driver_memory_(difference|unexplained)|allocations", "neither", "counted"),
+    (r"driver_memory|driver_memory_difference|allocations", "neither", "counted"),
     (r"max_seqlen", "higher", "counted"),
     (r"energy|energy_per_token", "lower", "measured"),
     (r"graph_time|kernel_time|host_time|event_time|cpu_time|plan_seconds", "lower", "measured"),

@@ -27,23 +27,15 @@ class Memory:
     peak: float  # `peak_memory`
     allocations: int
     granule: int
-    unexplained: float | None = None  # by lending in granules; None in older files
 
     @property
     def difference(self) -> float:
         return self.driver - self.counted
 
     @property
-    def granules(self) -> float:
-        """Of the difference, an allocation; that of none is infinite where there is one."""
-        if self.allocations == 0:
-            return 0.0 if self.difference == 0 else float("inf")
-        return abs(self.difference) / self.granule / self.allocations
-
-    @property
     def far(self) -> bool:
-        """More than a granule an allocation off, or one that lending in them does not explain."""
-        return self.granules > 1 or abs(self.unexplained or 0.0) > self.granule
+        """More than a granule off."""
+        return abs(self.difference) > self.granule
 
 
 def granule_of(file: ResultFile) -> int:
@@ -68,7 +60,6 @@ def memory_of(row: Row, granule: int) -> Memory | None:
         peak=peak,
         allocations=round(allocations),
         granule=granule,
-        unexplained=row.counter("driver_memory_unexplained"),
     )
 
 
@@ -104,7 +95,6 @@ def make(paths: Sequence[Path]) -> Outcome:
                     "counted": memory.counted,
                     "peak": memory.peak,
                     "allocations": memory.allocations,
-                    **({} if memory.unexplained is None else {"unexplained": memory.unexplained}),
                 }
                 for memory in checked
             ],
@@ -121,19 +111,15 @@ def _blocks(
         f"{len(files)} files. Each row is made and run once, for what libraries load for good and "
         "the context; then it is made and run again, between two looks at what the driver can "
         "still lend. Difference: the driver's bytes less those that the row counts then, in MiB. "
-        f"The driver lends in granules of {granule / _MIB:g} MiB; smaller allocations share one. "
-        "Not explained: what is more than the row's allocations take as each shares granules "
-        "with those of its own size only, or less than the large ones rounded up and the small "
-        "ones as they are. Wanted is at most one granule, for what lies in a shared one besides, "
-        "or had room there before, and a difference of at most one for each allocation. Within "
-        "one: rows whose difference is at most one granule in all. Peak: rows whose peak_memory "
-        "is not what they count then, as a plan has given memory back."
+        f"The driver lends in granules of {granule / _MIB:g} MiB: allocations of one and more are "
+        "counted rounded up, smaller ones as they are, and share granules. Wanted is a difference "
+        "of at most one granule. Peak: rows whose peak_memory is not what they count then, as a "
+        "plan has given memory back."
     )
     yield Table(
         (
             *("rows of", "checked", "not checked", "skipped", "errors", "allocations, most"),
-            *("difference, least", "most", "granules an allocation, most", "within one"),
-            *("not explained, least", "most", "peak", "the row of the most granules"),
+            *("difference, least", "most", "peak", "the row that is furthest off"),
         ),
         1,
         [_line(name, members, granule) for name, members in groups.of_rows(rows)],
@@ -152,22 +138,14 @@ def _line(name: str, rows: Sequence[Row], granule: int) -> tuple[str, ...]:
     )
     cells = (name, *map(str, counts))
     if not checked:
-        return (*cells, *["–"] * 9)
-    worst = max(checked, key=lambda memory: memory.granules)
+        return (*cells, *["–"] * 5)
+    worst = max(checked, key=lambda memory: abs(memory.difference))
     differences = [memory.difference for memory in checked]
-    left = [memory.unexplained for memory in checked if memory.unexplained is not None]
     return (
         *cells,
         str(max(memory.allocations for memory in checked)),
         f"{min(differences) / _MIB:+.2f}",
         f"{max(differences) / _MIB:+.2f}",
-        f"{worst.granules:.2f}",
-        str(sum(abs(difference) <= granule for difference in differences)),
-        *(_mib(end(left) if left else None) for end in (min, max)),
         str(sum(memory.peak != memory.counted for memory in checked)),
         outcome.short(worst.name),
     )
-
-
-def _mib(value: float | None) -> str:
-    return "–" if value is None else f"{value / _MIB:+.2f}"
